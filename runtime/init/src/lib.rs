@@ -1,0 +1,2 @@
+//! The child half of dhow-runtime.
+#![no_std]

@@ -1,0 +1,4 @@
+//! dhow-runtime: an OCI runtime as a library.
+pub mod cgroup;
+pub mod checkpoint;
+pub mod seccomp;

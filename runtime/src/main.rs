@@ -1,0 +1,2 @@
+//! The command line `dhow-runtime`.
+fn main() {}
