@@ -1,4 +1,5 @@
 //! dhow-runtime: an OCI runtime as a library.
 pub mod cgroup;
 pub mod checkpoint;
+pub mod error;
 pub mod seccomp;
