@@ -2,4 +2,5 @@
 pub mod cgroup;
 pub mod checkpoint;
 pub mod error;
+pub mod mount_options;
 pub mod seccomp;
