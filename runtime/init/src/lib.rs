@@ -12,6 +12,7 @@
 
 mod copy;
 mod hook;
+mod passwd;
 mod pty;
 mod rootfs;
 mod run;
@@ -20,6 +21,6 @@ mod sys;
 mod wire;
 
 pub use run::{Clone3, clone_process, run};
-pub use step::{Create, Fd, List, Namespace, Op, Pair, Program, Step, Str, VectorRef};
+pub use step::{Create, Fd, HOME_BYTES, List, Namespace, Op, Pair, Program, Step, Str, VectorRef};
 pub use sys::{Fault, attr, namespace_flag, propagation};
 pub use wire::{GO, Kind, MESSAGE_BYTES, Message};

@@ -4,7 +4,7 @@ use crate::copy;
 use crate::hook;
 use crate::pty::{self, Pty};
 use crate::rootfs::{self, Missing, PROC_MAGIC};
-use crate::step::{Create, Fd, List, Op, Program, Step, Str, VectorRef};
+use crate::step::{Create, Fd, HOME_BYTES, List, Op, Program, Step, Str, VectorRef};
 use crate::sys::{self, CloneArgs, Fault, O_PATH, Outcome, SchedAttr, attr, close};
 use crate::wire::{GO, Kind, Message};
 use core::ffi::CStr;
@@ -302,6 +302,7 @@ impl<'a> Child<'a> {
                 Ok(())
             }
             Step::CopyUp { target } => self.copy_up(target),
+            Step::ModeOf { target } => self.mode_of(target),
             Step::Attach { target, create, not_on_proc, no_symlink } => {
                 self.attach(target, create, not_on_proc, no_symlink)
             }
@@ -426,6 +427,11 @@ impl<'a> Child<'a> {
                 state: self.fd(state),
                 output: self.fd(output),
             }),
+            Step::Home { uid } => {
+                // SAFETY: the parent made the buffer of this size for the child alone; nothing borrows it.
+                let home = unsafe { core::slice::from_raw_parts_mut(self.program.home, HOME_BYTES) };
+                crate::passwd::home(uid, home)
+            }
             Step::Ready => {
                 self.ready = true;
                 self.ask(Kind::Ready, None)
@@ -535,6 +541,22 @@ impl<'a> Child<'a> {
             result
         });
         close(from);
+        result
+    }
+
+    fn mode_of(&self, target: Str) -> Outcome {
+        let covered = match sys::open_in_root(self.root, self.text(target), O_PATH) {
+            Ok(fd) => fd,
+            Err(fault) if fault.errno == libc::ENOENT => return Ok(()),
+            Err(fault) => return Err(fault),
+        };
+        let facts = sys::facts(covered, c"");
+        close(covered);
+        let mode = facts?.mode & 0o7777;
+        // The tree's descriptor is O_PATH; changing a mode needs a real one.
+        let to = sys::openat(self.tree, c".", libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
+        let result = sys::fchmod(to, mode);
+        close(to);
         result
     }
 

@@ -225,6 +225,11 @@ pub enum Step {
         /// Path in the container.
         target: Str,
     },
+    /// Give the current tree's root the mode of the directory it is about to cover, if there is one.
+    ModeOf {
+        /// Path in the container.
+        target: Str,
+    },
     /// Attach the current tree at a path of the container.
     Attach {
         /// Path in the container.
@@ -472,6 +477,11 @@ pub enum Step {
         /// Where its output goes, for the parent's error message.
         output: Fd,
     },
+    /// Look up the home directory of a user in the container's /etc/passwd, for [`Program::home`].
+    Home {
+        /// The user.
+        uid: u32,
+    },
     /// Everything is set up: tell the parent and wait until it has recorded that.
     Ready,
     /// Mark every descriptor from `3 + preserve` on close-on-exec.
@@ -593,6 +603,9 @@ impl Op {
     }
 }
 
+/// Size of the buffer behind [`Program::home`].
+pub const HOME_BYTES: usize = 1024;
+
 /// Everything the child needs, borrowed from the parent's memory of before the clone.
 pub struct Program<'a> {
     /// NUL-terminated strings, one after the other.
@@ -603,6 +616,8 @@ pub struct Program<'a> {
     pub words: &'a [u64],
     /// NULL-terminated argument and environment vectors, pointing into `strings`.
     pub vectors: &'a [*const libc::c_char],
+    /// Where [`Step::Home`] writes `HOME=...`: [`HOME_BYTES`] bytes that the environment vector points to.
+    pub home: *mut u8,
     /// Prepared descriptors.
     pub fds: &'a [i32],
     /// The seccomp filter: `struct sock_filter`, 8 bytes each.
