@@ -1,6 +1,7 @@
 //! dhow-runtime: an OCI runtime as a library.
 pub mod cgroup;
 pub mod checkpoint;
+pub mod config;
 pub mod error;
 pub mod mount_options;
 pub mod seccomp;
