@@ -3,5 +3,7 @@ pub mod cgroup;
 pub mod checkpoint;
 pub mod config;
 pub mod error;
+pub mod features;
 pub mod mount_options;
 pub mod seccomp;
+pub mod template;
