@@ -153,14 +153,12 @@ pub enum Error {
         /// All of them.
         mistakes: Vec<Mistake>,
     },
-    /// The bundle's config cannot be read.
-    #[error("reading {path}")]
-    ReadConfig {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    /// The bundle cannot be used.
+    #[error(transparent)]
+    Bundle(crate::config::Error),
+    /// The id maps of the container's user namespace cannot be written.
+    #[error("id mappings")]
+    IdMap(#[source] crate::idmap::Error),
     /// A file operation on the container's state, or something a plan names.
     #[error("{action} {path}")]
     File {
@@ -232,6 +230,12 @@ pub enum Error {
         how: String,
         /// The end of what it printed.
         output: String,
+    },
+    /// Processes of the container survived SIGKILL for ten seconds.
+    #[error("container {id} still has processes ten seconds after SIGKILL: they wait in the kernel, try again later")]
+    StillAlive {
+        /// The container.
+        id: String,
     },
     /// A cgroup operation failed.
     #[error("cgroup of container {id}")]

@@ -20,7 +20,8 @@ use std::path::Path;
 
 /// What the parent does while the child waits for it.
 pub(crate) trait Parent {
-    /// The container's process exists: the first thing that is told, once.
+    /// The container's process exists: told first, and once. It is in its cgroup when this returns; meanwhile it
+    /// works on its mounts.
     fn cloned(&mut self, pid: i32, pidfd: BorrowedFd<'_>) -> Result<(), Error>;
     /// Write the id maps of its user namespace.
     fn map_ids(&mut self, pid: i32) -> Result<(), Error>;
@@ -28,8 +29,6 @@ pub(crate) trait Parent {
     fn host_hooks(&mut self, pid: i32) -> Result<(), Error>;
     /// Hand the seccomp listener to the agent.
     fn seccomp_listener(&mut self, pid: i32, listener: OwnedFd) -> Result<(), Error>;
-    /// The child is in its cgroup when this returns; called once, before `ready` at the latest.
-    fn attach(&mut self, pid: i32) -> Result<(), Error>;
     /// The child is set up: record it. After this it goes on to execve or to its gate.
     fn ready(&mut self, pid: i32) -> Result<(), Error>;
 }
@@ -217,17 +216,9 @@ fn handshake(
     socket: OwnedFd,
 ) -> Result<(), Error> {
     let two = !plan.outer.is_empty();
-    let mut told = false;
-    let mut attached = given.cgroup.is_some();
     let mut ready = false;
     if !two {
         parent.cloned(child.pid, child.pidfd.as_fd())?;
-        told = true;
-        if !attached {
-            // While the child works on its mounts: the first attach after a quiet time takes milliseconds.
-            parent.attach(child.pid)?;
-            attached = true;
-        }
     }
     loop {
         let (message, fd) = receive(&socket)?;
@@ -244,26 +235,13 @@ fn handshake(
             Message::Say { kind, argument } => match kind {
                 Kind::Pid => {
                     adopt(child, argument as i32)?;
-                    if !told {
-                        parent.cloned(child.pid, child.pidfd.as_fd())?;
-                        told = true;
-                    }
-                    if !attached {
-                        parent.attach(child.pid)?;
-                        attached = true;
-                    }
+                    parent.cloned(child.pid, child.pidfd.as_fd())?;
                 }
                 Kind::MapIds => {
                     parent.map_ids(child.pid)?;
                     go(&socket)?;
                 }
-                Kind::AwaitCgroup => {
-                    if !attached {
-                        parent.attach(child.pid)?;
-                        attached = true;
-                    }
-                    go(&socket)?;
-                }
+                Kind::AwaitCgroup => go(&socket)?,
                 Kind::HostHooks => {
                     parent.host_hooks(child.pid)?;
                     go(&socket)?;

@@ -30,8 +30,8 @@ impl fmt::Display for Origin {
     }
 }
 
-/// An id mapping: container id, host id, count.
-pub type IdMap = Vec<(u32, u32, u32)>;
+/// An id mapping.
+pub type IdMap = Vec<oci_spec::runtime::LinuxIdMapping>;
 
 /// What the parent opens before the clone, in the order of the indices that steps use.
 #[derive(Clone, Debug, PartialEq, Eq)]

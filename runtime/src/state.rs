@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -58,11 +58,10 @@ pub(crate) struct Record {
     pub start_time_ticks: u64,
     /// Where its cgroups are, or will be.
     pub cgroup: Option<Location>,
+    /// Whether start has hooks to run.
+    pub has_poststart: bool,
     /// Whether delete has hooks to run.
     pub has_poststop: bool,
-    /// The resctrl group that was made for it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub resctrl: Option<crate::rdt::Made>,
 }
 
 /// A container's directory, opened.
@@ -143,8 +142,17 @@ impl ContainerDir {
         if links == 0 { Err(Error::NotFound { id: self.id.clone() }) } else { Ok(()) }
     }
 
-    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+    /// Whether somebody works on the container right now.
+    pub(crate) fn is_locked(&self) -> bool {
+        match flock(&self.fd, FlockOperation::NonBlockingLockExclusive) {
+            // Given back at once: a question must not keep a verb waiting.
+            Ok(()) => flock(&self.fd, FlockOperation::Unlock).is_err(),
+            Err(e) => e == Errno::WOULDBLOCK,
+        }
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        &self.id
     }
 
     pub(crate) fn raw_fd(&self) -> RawFd {

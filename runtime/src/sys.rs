@@ -95,3 +95,19 @@ pub(crate) fn connect(path: &Path) -> io::Result<OwnedFd> {
     connect(&socket, &SocketAddrUnix::new(&short)?)?;
     Ok(socket)
 }
+
+/// Device and inode of the running binary; zeroes, which match nothing, without /proc.
+pub(crate) fn own_binary() -> (u64, u64) {
+    rustix::fs::stat("/proc/self/exe").map_or((0, 0), |stat| (stat.st_dev, stat.st_ino))
+}
+
+/// Sends bytes with one descriptor.
+pub(crate) fn send_with_fd(socket: &OwnedFd, bytes: &[u8], fd: BorrowedFd<'_>) -> io::Result<()> {
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let fds = [fd];
+    control.push(SendAncillaryMessage::ScmRights(&fds));
+    sendmsg(socket, &[io::IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)?;
+    Ok(())
+}

@@ -191,7 +191,7 @@ fn bind(
 }
 
 fn id_map(mappings: &Option<Vec<LinuxIdMapping>>) -> IdMap {
-    mappings.iter().flatten().map(|m| (m.container_id(), m.host_id(), m.size())).collect()
+    mappings.clone().unwrap_or_default()
 }
 
 /// `remount`: the attributes of what is mounted there, and for a filesystem of its own the parameters too.

@@ -182,23 +182,9 @@ pub(crate) fn names(cx: &mut Context<'_>) {
     let mut sysctls: Vec<_> = sysctls.into_iter().flatten().collect();
     sysctls.sort();
     for (name, value) in sysctls {
-        let path = cx.plan.text(format!("sys/{}", sysctl_path(name)));
+        let Some(path) = crate::config::sysctl::path(name) else { continue };
+        let path = cx.plan.text(format!("sys/{path}"));
         let value = cx.plan.text(value);
         cx.push(Step::WriteProc { path, value }, Origin::Field("/linux/sysctl"));
-    }
-}
-
-/// `a.b.c` and `a/b/c` are both allowed; with the separator that comes first, the other one is part of a name
-/// (`net/ipv4/conf/eth0.1/forwarding`, `net.ipv4.conf.eth0/1.forwarding`), as sysctl(8) reads them.
-pub(crate) fn sysctl_path(name: &str) -> String {
-    match name.find(['.', '/']) {
-        Some(at) if name.as_bytes()[at] == b'.' => {
-            name.chars().map(|c| match c {
-                '.' => '/',
-                '/' => '.',
-                other => other,
-            }).collect()
-        }
-        _ => name.to_owned(),
     }
 }

@@ -24,19 +24,16 @@ pub struct ProcessOptions {
 }
 
 /// The kernel's CPU and node lists (`0-3,7`) as a mask of 64-bit words.
-pub(crate) fn cpu_list(text: &str) -> Option<Vec<u64>> {
+fn cpu_list(text: &str) -> Option<Vec<u64>> {
+    let ranges = crate::config::parse_list(text, 8192)?;
     let mut mask: Vec<u64> = Vec::new();
-    for part in text.trim().split(',').filter(|part| !part.is_empty()) {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last): (usize, usize) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
-        if first > last || last >= 8192 {
-            return None;
-        }
+    for (first, last) in ranges {
+        let (first, last) = (first as usize, last as usize);
         if mask.len() <= last / 64 {
             mask.resize(last / 64 + 1, 0);
         }
-        for cpu in first..=last {
-            mask[cpu / 64] |= 1 << (cpu % 64);
+        for n in first..=last {
+            mask[n / 64] |= 1 << (n % 64);
         }
     }
     Some(mask)

@@ -143,6 +143,8 @@ pub struct Bundle {
     pub dir: PathBuf,
     /// The directory itself (`O_PATH`, close-on-exec); relative paths of the configuration start here.
     pub dir_fd: OwnedFd,
+    /// The bytes of its `config.json`.
+    pub bytes: Vec<u8>,
     /// Its configuration.
     pub config: Config,
 }
@@ -164,7 +166,7 @@ impl Bundle {
         let mut found = Vec::new();
         check(&config.spec, &config.mistakes, &mut found, &mut config.warnings);
         config.mistakes.append(&mut found);
-        Ok(Bundle { dir, dir_fd, config })
+        Ok(Bundle { dir, dir_fd, bytes, config })
     }
 }
 
