@@ -13,15 +13,17 @@ mod create;
 
 mod devices;
 mod error;
+#[cfg(test)]
+mod fake;
 mod file;
 mod freezer;
 mod kill;
 mod layout;
 mod limits;
 mod location;
-
+mod oom;
 mod remove;
-
+pub mod stats;
 mod sys;
 mod systemd;
 
@@ -39,6 +41,8 @@ pub use self::error::Error;
 pub use self::layout::{Hierarchy, Layout, Unified, Version};
 pub use self::limits::Limits;
 pub use self::location::{Driver, Location};
+pub use self::oom::{OomEvent, OomWatch};
+pub use self::stats::Stats;
 
 /// The container's directory in one hierarchy.
 #[derive(Debug)]
