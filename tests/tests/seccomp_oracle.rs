@@ -61,6 +61,7 @@ mod sys {
     }
 
     impl Library {
+        #[expect(clippy::missing_transmute_annotations, reason = "the fields are the annotations")]
         pub fn open() -> Library {
             // SAFETY: the name is a C string; the library's constructors touch nothing of ours.
             let handle = unsafe { libc::dlopen(c"libseccomp.so.2".as_ptr(), libc::RTLD_NOW) };

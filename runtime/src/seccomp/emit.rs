@@ -79,7 +79,7 @@ fn ranges(sharing: &[(usize, &Rules)]) -> Ranges {
             }
             let leaf = match rules.outcome(slot) {
                 Outcome::Action(action) => Leaf::Return(action),
-                Outcome::Chain(chain) => Leaf::Chain(index, chain),
+                Outcome::Chain(chain) => Leaf::Chain(index, usize::from(chain)),
             };
             push(&mut ranges, slot.number(arch), leaf);
         }

@@ -43,7 +43,7 @@ pub(super) enum Outcome {
     /// One action whatever the arguments.
     Action(u32),
     /// Index into [`Rules::chains`].
-    Chain(usize),
+    Chain(u16),
 }
 
 /// How an argument, or its lower half, relates to the value.
@@ -346,7 +346,7 @@ impl Rules {
         findings: &mut Findings,
     ) {
         let slot = found.slot(self.arch);
-        let multiplexed = multiplex::of(name, self.arch);
+        let multiplexed = multiplex::of(found, self.arch);
         for slot in slot.into_iter().chain(multiplexed.map(|(slot, _)| slot)) {
             if slot < Slot::PRIVATE {
                 self.newest = self.newest.max(Some(slot));
@@ -355,7 +355,9 @@ impl Rules {
         if action == self.default {
             return;
         }
-        if let Some(slot) = slot {
+        if let Some(slot) = slot.filter(|_| args.is_empty()) {
+            self.add_rule(slot, Vec::new(), action, name, place, native, findings);
+        } else if let Some(slot) = slot {
             let narrow = found.narrow(self.arch);
             let mut never = |arg: usize| {
                 if native {
@@ -407,14 +409,14 @@ impl Rules {
                 }
             }
             Some(Outcome::Chain(index)) if conditions.is_empty() => {
-                if self.chains[index].rules.iter().any(|rule| rule.action != action) {
+                if self.chains[usize::from(index)].rules.iter().any(|rule| rule.action != action) {
                     without_effect("with this entry without arguments, an earlier one");
                 }
-                self.chains[index].rules.clear();
+                self.chains[usize::from(index)].rules.clear();
                 *outcome = Some(Outcome::Action(action));
             }
             Some(Outcome::Chain(index)) => {
-                let rules = &mut self.chains[index].rules;
+                let rules = &mut self.chains[usize::from(index)].rules;
                 match rules.iter().find(|rule| rule.conditions == conditions) {
                     Some(same) if same.action == action => {}
                     Some(_) if native => findings.mistake(
@@ -427,8 +429,9 @@ impl Rules {
             }
             None if conditions.is_empty() => *outcome = Some(Outcome::Action(action)),
             None => {
+                // At most one chain a slot.
+                *outcome = Some(Outcome::Chain(self.chains.len() as u16));
                 self.chains.push(Chain { rules: vec![Rule { conditions, action }] });
-                *outcome = Some(Outcome::Chain(self.chains.len() - 1));
             }
         }
     }
@@ -455,9 +458,6 @@ impl Rules {
 /// Usually it is one rule; where an index stands twice, each argument is a rule of its own, as in runc.
 /// `lost` is told the arguments whose value a 32-bit argument cannot have.
 fn alternatives(args: &[LinuxSeccompArg], narrow: u8, lost: &mut dyn FnMut(usize)) -> Vec<Vec<Condition>> {
-    if args.is_empty() {
-        return vec![Vec::new()];
-    }
     let repeated = args.iter().enumerate().any(|(i, arg)| args[..i].iter().any(|a| a.index() == arg.index()));
     let mut rules = Vec::with_capacity(1);
     let mut all = Some(Vec::with_capacity(args.len()));

@@ -7,16 +7,17 @@ mod rows;
 
 use super::Arch;
 use super::arch::{ARM_PRIVATE, X32_BIT};
+use super::multiplex::CALLS;
 use rows::ROWS;
 
 /// No such call in this architecture.
 const NO: u16 = u16::MAX;
 
 /// Stands for arm's private range, far above the other numbers.
-const PRIVATE: u16 = 1000;
+const PRIVATE: u16 = 608;
 
 /// One more than the highest [`Slot`].
-pub(super) const SLOTS: usize = 1024;
+pub(super) const SLOTS: usize = 640;
 
 /// A name of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +88,35 @@ static NARROW: [u8; ROWS.len()] = {
     masks
 };
 
+/// One more than the index in [`CALLS`] of what 32-bit x86 has behind a multiplexer; 0 for the others.
+static MULTIPLEXED: [u8; ROWS.len()] = {
+    let mut multiplexed = [0; ROWS.len()];
+    let mut i = 0;
+    while i < CALLS.len() {
+        let mut row = 0;
+        while !equal(CALLS[i].0.as_bytes(), ROWS[row].0.as_bytes()) {
+            row += 1;
+        }
+        multiplexed[row] = i as u8 + 1;
+        i += 1;
+    }
+    multiplexed
+};
+
+const fn equal(a: &[u8], b: &[u8]) -> bool {
+    if a.len() != b.len() {
+        return false;
+    }
+    let mut i = 0;
+    while i < a.len() {
+        if a[i] != b[i] {
+            return false;
+        }
+        i += 1;
+    }
+    true
+}
+
 /// A bit for each slot that is a system call.
 static ASSIGNED: [[u64; SLOTS / 64]; Arch::ALL.len()] = {
     let mut bits = [[0; SLOTS / 64]; Arch::ALL.len()];
@@ -151,6 +181,13 @@ impl Name {
     pub(super) fn slot(self, arch: Arch) -> Option<Slot> {
         let number = NUMBERS[self.0 as usize][arch as usize];
         (number != NO).then_some(Slot(number))
+    }
+
+    /// The multiplexer of 32-bit x86 that also reaches the call, and the first argument that does.
+    pub(super) fn multiplexed(self) -> Option<(Slot, u8)> {
+        let index = MULTIPLEXED[self.0 as usize].checked_sub(1)?;
+        let (_, slot, argument) = CALLS[usize::from(index)];
+        Some((slot, argument))
     }
 
     /// The arguments that are compared on 32 bits in `arch`: bit `i` for argument `i`.
@@ -246,6 +283,16 @@ mod tests {
                 assert_eq!(number(name, arch), Some(expected | bit), "{name} {arch:?}");
             }
         }
+    }
+
+    #[test]
+    fn multiplexed_calls() {
+        for (name, slot, argument) in CALLS {
+            assert_eq!(find(name).and_then(Name::multiplexed), Some((slot, argument)), "{name}");
+        }
+        assert_eq!(MULTIPLEXED.iter().filter(|index| **index != 0).count(), CALLS.len());
+        assert_eq!(find("socketcall").and_then(|name| name.slot(Arch::X86)), Some(Slot(102)));
+        assert_eq!(find("ipc").and_then(|name| name.slot(Arch::X86)), Some(Slot(117)));
     }
 
     #[test]
