@@ -4,6 +4,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod error;
 pub mod features;
+pub mod idmap;
 pub mod mount_options;
 pub mod seccomp;
 pub mod template;
