@@ -6,5 +6,6 @@ pub mod error;
 pub mod features;
 pub mod idmap;
 pub mod mount_options;
+pub mod rdt;
 pub mod seccomp;
 pub mod template;
