@@ -4,6 +4,8 @@ pub mod checkpoint;
 pub mod config;
 pub mod error;
 pub mod features;
+pub mod idmap;
 pub mod mount_options;
+pub mod rdt;
 pub mod seccomp;
 pub mod template;
