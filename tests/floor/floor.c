@@ -7,8 +7,10 @@
  *
  * VIEW         v1: one hierarchy per controller at /sys/fs/cgroup/NAME; v2: one tree at /sys/fs/cgroup
  * CGROUP       path of the cgroup below a hierarchy; its parent exists, itself it is made and removed here
- * CONTROLLERS  v1: every mounted hierarchy, v2: the controllers that limits are set by; separated by commas
+ * CONTROLLERS  v1: every mounted hierarchy, v2: the controllers that limits are set by; separated by colons
  * FILTER       file of struct sock_filter
+ *
+ * Compiled with -DNOFILE=N, the limit of open files in the same spec.
  *
  * What may wait runs beside what must wait: on v1 the first write to cgroup.procs costs an RCU grace period, so the
  * child makes its namespaces and mounts meanwhile, and only the cgroup namespace waits for the parent.
@@ -200,7 +202,7 @@ static void container(const int gate[2], int v2, char *controllers, const char *
 		MUST(mount("cgroup", "sys/fs/cgroup", "cgroup2", strict | MS_RDONLY, NULL));
 	} else {
 		MUST(mount("tmpfs", "sys/fs/cgroup", "tmpfs", strict, "mode=755"));
-		for (char *name = strtok(controllers, ","); name; name = strtok(NULL, ",")) {
+		for (char *name = strtok(controllers, ":"); name; name = strtok(NULL, ":")) {
 			char dir[64] = "sys/fs/cgroup/", *data = name;
 			strcat(dir, name);
 			MUST(mkdir(dir, 0755));
@@ -216,7 +218,7 @@ static void container(const int gate[2], int v2, char *controllers, const char *
 	MUST(chdir("/"));
 
 	MUST(setsid());
-	struct rlimit nofile = { 20000, 20000 };
+	struct rlimit nofile = { NOFILE, NOFILE };
 	MUST(setrlimit(RLIMIT_NOFILE, &nofile));
 	struct sock_fprog prog = { filter_len, filter };
 	if (filter_len)
@@ -281,7 +283,7 @@ int main(int argc, char **argv)
 		pid = spawn(dir);
 		if (!pid)
 			container(gate, v2, names, argv[4], argv[6], argv[7]);
-		for (char *name = strtok(names, ","); name; name = strtok(NULL, ","))
+		for (char *name = strtok(names, ":"); name; name = strtok(NULL, ":"))
 			limits(dir, name, v2);
 		union bpf_attr attach = {
 			.target_fd = dir,
@@ -295,7 +297,7 @@ int main(int argc, char **argv)
 		if (!pid)
 			container(gate, v2, names, argv[4], argv[6], argv[7]);
 		snprintf(pid_text, sizeof pid_text, "%d", pid);
-		for (char *name = strtok(names, ","); name; name = strtok(NULL, ",")) {
+		for (char *name = strtok(names, ":"); name; name = strtok(NULL, ":")) {
 			snprintf(path, sizeof path, "/sys/fs/cgroup/%s/%s", name, cgroup);
 			MUST(mkdir(path, 0755));
 			int dir = MUST(open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
@@ -320,7 +322,7 @@ int main(int argc, char **argv)
 		remove_cgroup(path);
 	} else {
 		strncpy(names, argv[3], sizeof names - 1);
-		for (char *name = strtok(names, ","); name; name = strtok(NULL, ",")) {
+		for (char *name = strtok(names, ":"); name; name = strtok(NULL, ":")) {
 			snprintf(path, sizeof path, "/sys/fs/cgroup/%s/%s", name, cgroup);
 			remove_cgroup(path);
 		}

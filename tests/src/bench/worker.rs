@@ -1,0 +1,267 @@
+//! The process that starts and times commands, in a mount namespace of its own: with the machine's root or another, and
+//! with the cgroups shown as v1 or as v2. Entering a root so costs nothing that is measured.
+//!
+//! It is this program again, and answers requests line by line, both in JSON; [`Worker`] is the other end. It is the
+//! subreaper of what it starts, so that a container's init, orphaned when `create` ends, is its own to wait for.
+
+use crate::bench::{sys, trace};
+use serde_json::{Value, json};
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How a worker's mount namespace shows the cgroups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum View {
+    /// One hierarchy per controller; a v2 tree beside them is hidden.
+    V1,
+    /// One tree at /sys/fs/cgroup.
+    V2,
+}
+
+impl View {
+    /// The view's name on the command line and in the tables.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            View::V1 => "v1",
+            View::V2 => "v2",
+        }
+    }
+
+    /// The view of this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<View> {
+        [View::V1, View::V2].into_iter().find(|view| view.name() == name)
+    }
+}
+
+const CGROUPS: &str = "/sys/fs/cgroup";
+const UNIFIED: &str = "/sys/fs/cgroup/unified";
+
+/// Whether this machine can show its cgroups so.
+#[must_use]
+pub fn can_show(view: View) -> bool {
+    let pure_v2 = Path::new(CGROUPS).join("cgroup.controllers").exists();
+    match view {
+        View::V1 => !pure_v2,
+        View::V2 => pure_v2 || Path::new(UNIFIED).join("cgroup.controllers").exists(),
+    }
+}
+
+fn show(view: View) -> io::Result<()> {
+    if !Path::new(UNIFIED).join("cgroup.controllers").exists() {
+        return Ok(());
+    }
+    match view {
+        View::V1 => sys::unmount(Path::new(UNIFIED)),
+        View::V2 => {
+            let tree = sys::clone_tree(Path::new(UNIFIED))?;
+            sys::unmount(Path::new(CGROUPS))?;
+            sys::attach_tree(&tree, Path::new(CGROUPS))
+        }
+    }
+}
+
+fn enter(root: &Path) -> io::Result<()> {
+    let tree = sys::clone_tree(root)?;
+    sys::attach_tree(&tree, root)?;
+    for dir in ["proc", "sys", "dev"] {
+        sys::mount(Some(&Path::new("/").join(dir)), &root.join(dir), None, libc::MS_BIND | libc::MS_REC)?;
+    }
+    sys::mount(Some(Path::new("tmpfs")), &root.join("run"), Some("tmpfs"), 0)?;
+    sys::pivot_root(root)
+}
+
+/// Serves requests from standard input until its end. `root` is entered if it is given.
+///
+/// # Errors
+/// The view cannot be made, or the other end is gone.
+pub fn serve(view: View, root: Option<&Path>) -> io::Result<()> {
+    sys::private_mounts()?;
+    show(view)?;
+    if let Some(root) = root {
+        enter(root)?;
+    }
+    sys::become_subreaper()?;
+    for line in io::stdin().lock().lines() {
+        let request: Value = serde_json::from_str(&line?)?;
+        let answer = answer(&request).unwrap_or_else(|error| json!({ "error": error.to_string() }));
+        let mut out = io::stdout().lock();
+        writeln!(out, "{answer}")?;
+        out.flush()?;
+    }
+    Ok(())
+}
+
+fn answer(request: &Value) -> io::Result<Value> {
+    let text = |name: &str| request[name].as_str().unwrap_or_default();
+    while sys::reap_one().is_some() {}
+    match text("op") {
+        "time" => {
+            let (mut command, stderr) = command(request)?;
+            let begin = Instant::now();
+            let status = command.spawn()?.wait()?;
+            let ns = begin.elapsed().as_nanos() as u64;
+            let code = status.code().unwrap_or(-1);
+            let said = if code == 0 { String::new() } else { fs::read_to_string(stderr)? };
+            Ok(json!({ "ns": ns, "status": code, "stderr": said }))
+        }
+        "trace" => {
+            let (mut command, stderr) = command(request)?;
+            let tally = trace::run(&mut command)?;
+            Ok(json!({
+                "status": tally.status, "calls": tally.calls, "payload_calls": tally.payload_calls,
+                "processes": tally.processes, "threads": tally.threads, "execs": tally.execs,
+                "peak_kib": tally.peak_kib, "stderr": fs::read_to_string(stderr)?,
+            }))
+        }
+        "output" => {
+            let (mut command, _) = command(request)?;
+            let output = command.stdout(Stdio::piped()).output()?;
+            Ok(json!({ "stdout": String::from_utf8_lossy(&output.stdout) }))
+        }
+        "gone" => {
+            let pid = request["pid"].as_i64().unwrap_or_default() as i32;
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while sys::exists(pid) && Instant::now() < deadline {
+                while sys::reap_one().is_some() {}
+                std::thread::sleep(Duration::from_micros(200));
+            }
+            Ok(json!({ "gone": !sys::exists(pid) }))
+        }
+        "filter" => {
+            let filter = sys::seccomp_filter(request["pid"].as_i64().unwrap_or_default() as i32)?;
+            fs::write(text("file"), &filter)?;
+            Ok(json!({ "instructions": filter.len() / 8 }))
+        }
+        "make_cgroup" => make_cgroup(text("name")),
+        "remove_cgroup" => {
+            for hierarchy in hierarchies()? {
+                remove_cgroup(&hierarchy.join(text("name")));
+            }
+            Ok(json!({}))
+        }
+        other => Err(io::Error::new(io::ErrorKind::InvalidInput, format!("no such request: {other}"))),
+    }
+}
+
+fn command(request: &Value) -> io::Result<(Command, PathBuf)> {
+    let argv: Vec<&str> =
+        request["argv"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let (program, arguments) =
+        argv.split_first().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no command"))?;
+    // A file and no pipe: a container that stays keeps its standard error.
+    let stderr = PathBuf::from(request["stderr"].as_str().unwrap_or("/dev/null"));
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&stderr)?);
+    Ok((command, stderr))
+}
+
+/// Where the hierarchies of this view are mounted.
+fn hierarchies() -> io::Result<Vec<PathBuf>> {
+    if Path::new(CGROUPS).join("cgroup.controllers").exists() {
+        return Ok(vec![PathBuf::from(CGROUPS)]);
+    }
+    let mounts = fs::read_to_string("/proc/self/mounts")?;
+    let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    Ok(fields.filter(|f| f.get(2) == Some(&"cgroup")).map(|f| PathBuf::from(f[1])).collect())
+}
+
+/// Makes the parent of the containers' cgroups, and tells which controllers they can have: on v1 every hierarchy.
+fn make_cgroup(name: &str) -> io::Result<Value> {
+    let mut controllers = Vec::new();
+    for hierarchy in hierarchies()? {
+        let dir = hierarchy.join(name);
+        fs::create_dir_all(&dir)?;
+        let available = hierarchy.join("cgroup.controllers");
+        if available.exists() {
+            let available = fs::read_to_string(available)?;
+            controllers.extend(["memory", "pids", "cpu"].map(str::to_owned));
+            controllers.retain(|wanted| available.split_whitespace().any(|have| have == wanted));
+            for controller in &controllers {
+                fs::write(hierarchy.join("cgroup.subtree_control"), format!("+{controller}"))?;
+                fs::write(dir.join("cgroup.subtree_control"), format!("+{controller}"))?;
+            }
+            continue;
+        }
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            if let Ok(value) = fs::read_to_string(hierarchy.join(file)) {
+                fs::write(dir.join(file), value)?;
+            }
+        }
+        controllers.push(hierarchy.file_name().unwrap_or_default().to_string_lossy().into_owned());
+    }
+    Ok(json!({ "controllers": controllers }))
+}
+
+/// Removes a cgroup that has no process, with those below it.
+fn remove_cgroup(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_cgroup(&entry.path());
+        }
+    }
+    let _ = fs::remove_dir(dir);
+}
+
+/// The asking end of a worker process; its end is the worker's.
+#[derive(Debug)]
+pub struct Worker {
+    child: Child,
+    requests: Option<ChildStdin>,
+    answers: BufReader<ChildStdout>,
+    stderr: PathBuf,
+}
+
+impl Worker {
+    /// Starts this program again as a worker. What its commands write to standard error goes to the file `stderr`.
+    ///
+    /// # Errors
+    /// The process cannot be started.
+    pub fn start(view: View, root: Option<&Path>, stderr: &Path) -> io::Result<Worker> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("--worker").arg(view.name()).args(root);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
+        let requests = Some(child.stdin.take().ok_or_else(gone)?);
+        let answers = BufReader::new(child.stdout.take().ok_or_else(gone)?);
+        Ok(Worker { child, requests, answers, stderr: stderr.to_owned() })
+    }
+
+    /// Sends a request and waits for its answer.
+    ///
+    /// # Errors
+    /// The worker is gone, or could not do what was asked.
+    pub fn ask(&mut self, request: &Value) -> io::Result<Value> {
+        let requests = self.requests.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
+        writeln!(requests, "{request}")?;
+        let mut line = String::new();
+        if self.answers.read_line(&mut line)? == 0 {
+            return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the worker is gone"));
+        }
+        let answer: Value = serde_json::from_str(&line)?;
+        match answer["error"].as_str() {
+            Some(error) => Err(io::Error::other(format!("{request}: {error}"))),
+            None => Ok(answer),
+        }
+    }
+
+    /// As [`Worker::ask`], for a request that is a command line.
+    ///
+    /// # Errors
+    /// The worker is gone, or the command could not be started.
+    pub fn ask_command(&mut self, op: &str, argv: &[String]) -> io::Result<Value> {
+        let stderr = self.stderr.clone();
+        self.ask(&json!({ "op": op, "argv": argv, "stderr": stderr }))
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        drop(self.requests.take());
+        let _ = self.child.wait();
+    }
+}
