@@ -16,6 +16,8 @@ use std::time::Duration;
 #[allow(missing_docs)]
 pub enum Verb {
     Run,
+    /// `run` when no process has been moved between cgroups for a while.
+    QuietRun,
     Create,
     Start,
     State,
@@ -27,8 +29,9 @@ pub enum Verb {
 
 impl Verb {
     /// All of them, as the tables list them.
-    pub const ALL: [Verb; 8] = [
+    pub const ALL: [Verb; 9] = [
         Verb::Run,
+        Verb::QuietRun,
         Verb::Create,
         Verb::Start,
         Verb::State,
@@ -41,11 +44,19 @@ impl Verb {
     /// Those whose processes are all gone when the command is, so that their work can be counted to its end.
     pub const COUNTED: [Verb; 5] = [Verb::Run, Verb::State, Verb::Exec, Verb::Delete, Verb::Version];
 
-    /// The verb as it is written on a command line.
+    /// What the tables call it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Verb::Run => "run",
+            Verb::QuietRun => "run after a quiet time",
+            other => other.word(),
+        }
+    }
+
+    /// The verb as it is written on a command line.
+    fn word(self) -> &'static str {
+        match self {
+            Verb::Run | Verb::QuietRun => "run",
             Verb::Create => "create",
             Verb::Start => "start",
             Verb::State => "state",
@@ -111,6 +122,9 @@ pub struct Subject {
 
 const ID: &str = "bench";
 
+/// Long enough for RCU to forget the last move of a process between cgroups.
+const QUIET: Duration = Duration::from_millis(60);
+
 impl Subject {
     /// A subject of which nothing has been measured.
     #[must_use]
@@ -133,7 +147,7 @@ impl Subject {
             Kind::Runtime(path) => path.display().to_string(),
             Kind::Floor { run, idle } => {
                 return match verb {
-                    Verb::Run => Some(run.clone()),
+                    Verb::Run | Verb::QuietRun => Some(run.clone()),
                     Verb::Version => Some(idle.clone()),
                     _ => None,
                 };
@@ -146,13 +160,13 @@ impl Subject {
         let bundle = self.places.bundle(program).display().to_string();
         let pid_file = self.pid_file().display().to_string();
         let rest: Vec<&str> = match verb {
-            Verb::Run => vec!["--bundle", &bundle, ID],
+            Verb::Run | Verb::QuietRun => vec!["--bundle", &bundle, ID],
             Verb::Create => vec!["--bundle", &bundle, "--pid-file", &pid_file, ID],
             Verb::Exec => vec![ID, "/true"],
             Verb::Kill => vec![ID, "KILL"],
             _ => vec![ID],
         };
-        let head = [&path, "--root", &state, verb.name()];
+        let head = [&path, "--root", &state, verb.word()];
         Some(head.into_iter().chain(rest).map(str::to_owned).collect())
     }
 
@@ -170,7 +184,7 @@ impl Subject {
     /// Does one verb and gives the worker's answer; a failure is kept, and `None` returned.
     fn ask(&mut self, worker: &mut Worker, op: &str, verb: Verb, program: &str) -> io::Result<Option<Value>> {
         let Some(argv) = self.argv(verb, program) else { return Ok(None) };
-        let answer = worker.ask_command(op, &argv)?;
+        let answer = worker.ask_command(op, &argv, verb == Verb::QuietRun)?;
         if answer["status"] == 0 {
             return Ok(Some(answer));
         }
@@ -193,8 +207,10 @@ impl Subject {
     /// The worker fails; a failure of the subject is kept in it.
     pub fn round(&mut self, worker: &mut Worker, settle: Duration) -> io::Result<()> {
         self.time(worker, Verb::Version, "true", settle)?;
-        if !self.time(worker, Verb::Run, "true", settle)? {
-            self.clear(worker)?;
+        for (verb, pause) in [(Verb::Run, settle), (Verb::QuietRun, settle.max(QUIET))] {
+            if !self.time(worker, verb, "true", pause)? {
+                self.clear(worker)?;
+            }
         }
         if matches!(self.kind, Kind::Floor { .. }) {
             return Ok(());
@@ -261,7 +277,7 @@ impl Subject {
     /// The worker fails.
     pub fn try_512_kib(&mut self, worker: &mut Worker) -> io::Result<()> {
         let Some(argv) = self.argv(Verb::Run, "small") else { return Ok(()) };
-        let answer = worker.ask_command("time", &argv)?;
+        let answer = worker.ask_command("time", &argv, false)?;
         self.runs_in_512_kib = Some(answer["status"] == 0);
         self.clear(worker)
     }
@@ -289,7 +305,7 @@ impl Subject {
             self.argv(Verb::Delete, "pause").filter(|_| matches!(self.kind, Kind::Runtime(_)))
         {
             argv.insert(argv.len() - 1, "--force".to_owned());
-            worker.ask_command("time", &argv)?;
+            worker.ask_command("time", &argv, false)?;
         }
         Ok(())
     }
@@ -307,7 +323,7 @@ impl fmt::Display for Subject {
 /// The worker fails, or the program cannot be started.
 pub fn name(worker: &mut Worker, path: &std::path::Path) -> io::Result<Option<String>> {
     let argv = [path.display().to_string(), "--version".to_owned()];
-    let answer = worker.ask_command("output", &argv)?;
+    let answer = worker.ask_command("output", &argv, false)?;
     let line = answer["stdout"].as_str().unwrap_or_default().lines().next().unwrap_or_default();
     Ok(short_name(line))
 }

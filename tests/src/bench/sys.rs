@@ -142,6 +142,51 @@ pub fn hard_nofile() -> io::Result<u64> {
     Ok(limit.rlim_max)
 }
 
+/// Whether this process may raise its hard limit of locked memory, or need not.
+///
+/// # Errors
+/// What getrlimit(2) reports, or /proc/self/status cannot be read.
+pub fn memlock_is_free() -> io::Result<bool> {
+    const CAP_SYS_RESOURCE: u32 = 24;
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointer is to a live rlimit.
+    check(c_long::from(unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) }))?;
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let effective =
+        status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok());
+    Ok(limit.rlim_max == libc::RLIM_INFINITY
+        || effective.is_some_and(|caps| caps >> CAP_SYS_RESOURCE & 1 == 1))
+}
+
+/// From now on, setting the limit of locked memory does nothing and succeeds, in this process and all it starts.
+///
+/// # Errors
+/// What seccomp(2) reports.
+pub fn forgive_memlock() -> io::Result<()> {
+    const NUMBER: u32 = 0;
+    const RESOURCE: u32 = 16 + 8;
+    const NEW_LIMIT: u32 = 16 + 2 * 8;
+    let load = |offset| libc::sock_filter { code: 0x20, jt: 0, jf: 0, k: offset };
+    let unless_equal = |k, skip| libc::sock_filter { code: 0x15, jt: 0, jf: skip, k };
+    let if_equal = |k, skip| libc::sock_filter { code: 0x15, jt: skip, jf: 0, k };
+    let give = |k| libc::sock_filter { code: 0x06, jt: 0, jf: 0, k };
+    // A prlimit64 that sets has a pointer with a low half other than 0, but for one in 2^32.
+    let mut filter = [
+        load(NUMBER),
+        unless_equal(libc::SYS_prlimit64 as u32, 5),
+        load(RESOURCE),
+        unless_equal(libc::RLIMIT_MEMLOCK, 3),
+        load(NEW_LIMIT),
+        if_equal(0, 1),
+        give(libc::SECCOMP_RET_ERRNO),
+        give(libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    // SAFETY: the pointer is to a program that describes a live array of instructions.
+    check(unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) })
+        .map(drop)
+}
+
 /// Starts a command that stops, traced by this process, just after its exec.
 ///
 /// # Errors

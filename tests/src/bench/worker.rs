@@ -75,15 +75,50 @@ fn enter(root: &Path) -> io::Result<()> {
     sys::pivot_root(root)
 }
 
-/// Serves requests from standard input until its end. `root` is entered if it is given.
+/// What a worker's commands find.
+#[derive(Debug, Clone)]
+pub struct Surroundings {
+    /// How the cgroups are shown.
+    pub view: View,
+    /// The root, if it is not the machine's.
+    pub root: Option<PathBuf>,
+    /// Setting the limit of locked memory succeeds without doing anything. crun 1.8.1 raises it before it loads a device
+    /// program, as old kernels demanded, and cannot do without; where CAP_SYS_RESOURCE is missing it would not run.
+    pub forgive_memlock: bool,
+}
+
+impl Surroundings {
+    const FORGIVE: &str = "--forgive-memlock";
+
+    fn arguments(&self) -> Vec<std::ffi::OsString> {
+        let mut arguments = vec!["--worker".into(), self.view.name().into()];
+        arguments.extend(self.forgive_memlock.then(|| Self::FORGIVE.into()));
+        arguments.extend(self.root.clone().map(PathBuf::into_os_string));
+        arguments
+    }
+
+    /// The surroundings that this process is to make, if it was started as a worker.
+    pub fn from_arguments(arguments: impl Iterator<Item = String>) -> Option<Surroundings> {
+        let mut arguments = arguments.peekable();
+        arguments.next_if(|a| a == "--worker")?;
+        let view = View::from_name(&arguments.next()?)?;
+        let forgive_memlock = arguments.next_if(|a| a == Self::FORGIVE).is_some();
+        Some(Surroundings { view, forgive_memlock, root: arguments.next().map(PathBuf::from) })
+    }
+}
+
+/// Serves requests from standard input until its end.
 ///
 /// # Errors
-/// The view cannot be made, or the other end is gone.
-pub fn serve(view: View, root: Option<&Path>) -> io::Result<()> {
+/// The surroundings cannot be made, or the other end is gone.
+pub fn serve(surroundings: &Surroundings) -> io::Result<()> {
     sys::private_mounts()?;
-    show(view)?;
-    if let Some(root) = root {
+    show(surroundings.view)?;
+    if let Some(root) = &surroundings.root {
         enter(root)?;
+    }
+    if surroundings.forgive_memlock {
+        sys::forgive_memlock()?;
     }
     sys::become_subreaper()?;
     for line in io::stdin().lock().lines() {
@@ -102,6 +137,11 @@ fn answer(request: &Value) -> io::Result<Value> {
     match text("op") {
         "time" => {
             let (mut command, stderr) = command(request)?;
+            if let (Some(file), Some(pid)) =
+                (request["warm"]["file"].as_str(), request["warm"]["pid"].as_i64())
+            {
+                fs::write(file, pid.to_string())?;
+            }
             let begin = Instant::now();
             let status = command.spawn()?.wait()?;
             let ns = begin.elapsed().as_nanos() as u64;
@@ -194,7 +234,8 @@ fn make_cgroup(name: &str) -> io::Result<Value> {
         }
         controllers.push(hierarchy.file_name().unwrap_or_default().to_string_lossy().into_owned());
     }
-    Ok(json!({ "controllers": controllers }))
+    let any = hierarchies()?.into_iter().min().unwrap_or_default();
+    Ok(json!({ "controllers": controllers, "hierarchy": any }))
 }
 
 /// Removes a cgroup that has no process, with those below it.
@@ -214,6 +255,42 @@ pub struct Worker {
     requests: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
     stderr: PathBuf,
+    /// A write that a timed command is preceded by, unless it is to start after a quiet time: see [`Pilot`].
+    pub warm: Value,
+}
+
+/// A process that sleeps in a cgroup of its own below the benchmark's, to be moved there again and again.
+///
+/// The first move of a process between cgroups after a quiet time waits for an RCU grace period (4 to 17 ms), later ones
+/// do not. Left alone, who pays for it would be chance: so one process is moved just before each timed command.
+#[derive(Debug)]
+pub struct Pilot {
+    process: Child,
+    /// The request's `warm`.
+    pub request: Value,
+}
+
+impl Pilot {
+    /// Starts `program`, which must sleep, in the cgroup whose directory the workers see as `dir`; this process sees it as
+    /// `here`.
+    ///
+    /// # Errors
+    /// The process cannot be started or moved.
+    pub fn start(program: &Path, dir: &Path, here: &Path) -> io::Result<Pilot> {
+        fs::create_dir_all(here)?;
+        let process = Command::new(program).stdin(Stdio::null()).spawn()?;
+        let pid = process.id();
+        let pilot = Pilot { process, request: json!({ "file": dir.join("cgroup.procs"), "pid": pid }) };
+        fs::write(here.join("cgroup.procs"), pid.to_string())?;
+        Ok(pilot)
+    }
+}
+
+impl Drop for Pilot {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
 }
 
 impl Worker {
@@ -221,14 +298,14 @@ impl Worker {
     ///
     /// # Errors
     /// The process cannot be started.
-    pub fn start(view: View, root: Option<&Path>, stderr: &Path) -> io::Result<Worker> {
+    pub fn start(surroundings: &Surroundings, stderr: &Path) -> io::Result<Worker> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.arg("--worker").arg(view.name()).args(root);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut child =
+            command.args(surroundings.arguments()).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
         let requests = Some(child.stdin.take().ok_or_else(gone)?);
         let answers = BufReader::new(child.stdout.take().ok_or_else(gone)?);
-        Ok(Worker { child, requests, answers, stderr: stderr.to_owned() })
+        Ok(Worker { child, requests, answers, stderr: stderr.to_owned(), warm: Value::Null })
     }
 
     /// Sends a request and waits for its answer.
@@ -249,13 +326,14 @@ impl Worker {
         }
     }
 
-    /// As [`Worker::ask`], for a request that is a command line.
+    /// As [`Worker::ask`], for a request that is a command line; `quiet` leaves out what precedes a timed command.
     ///
     /// # Errors
     /// The worker is gone, or the command could not be started.
-    pub fn ask_command(&mut self, op: &str, argv: &[String]) -> io::Result<Value> {
+    pub fn ask_command(&mut self, op: &str, argv: &[String], quiet: bool) -> io::Result<Value> {
         let stderr = self.stderr.clone();
-        self.ask(&json!({ "op": op, "argv": argv, "stderr": stderr }))
+        let warm = if quiet { Value::Null } else { self.warm.clone() };
+        self.ask(&json!({ "op": op, "argv": argv, "stderr": stderr, "warm": warm }))
     }
 }
 

@@ -4,7 +4,7 @@ use dhow_tests::bench::bundle::{self, Container};
 use dhow_tests::bench::report::{self, Section};
 use dhow_tests::bench::subject::{self, Kind, Places, Subject};
 use dhow_tests::bench::sys;
-use dhow_tests::bench::worker::{self, View, Worker};
+use dhow_tests::bench::worker::{self, Pilot, Surroundings, View, Worker};
 use serde_json::{Value, json};
 use std::error::Error;
 use std::fs;
@@ -20,7 +20,7 @@ Times dhow-runtime, Debian's runc and crun and a bare C program in turn. Must be
   --runtime PATH    the runtime under test (default: the workspace's static release build)
   --rounds N        rounds that count (default: 40, or $DHOW_BENCH_ROUNDS)
   --warmup N        rounds before them that do not (default: 3)
-  --settle-ms N     pause before each command (default: 10)
+  --settle-ms N     pause before each command (default: 5)
   --view v1|v2      only this view of the cgroups (default: each that the machine can show)
   --only PREFIX     only peers whose name begins so; may be repeated; `none` for no peer
   --debian13 DIR    a root made by scripts/debian13-root.sh (default: $DHOW_DEBIAN13 or its place there)
@@ -53,7 +53,7 @@ fn options() -> Result<Option<Options>, Box<dyn Error>> {
         runtime: target.join(concat!("x86_64-unknown-linux-musl", "/release/dhow-runtime")),
         rounds: env("DHOW_BENCH_ROUNDS").and_then(|n| n.to_str()?.parse().ok()).unwrap_or(40),
         warmup: 3,
-        settle: Duration::from_millis(10),
+        settle: Duration::from_millis(5),
         views: vec![View::V1, View::V2],
         only: Vec::new(),
         debian13: env("DHOW_DEBIAN13").map_or_else(|| "/var/cache/dhow-test/debian13".into(), PathBuf::from),
@@ -97,11 +97,8 @@ fn say(text: &str) {
 }
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args().skip(1);
-    let result = if arguments.next().as_deref() == Some("--worker") {
-        let view = arguments.next().as_deref().and_then(View::from_name).unwrap_or(View::V1);
-        let root = arguments.next().map(PathBuf::from);
-        worker::serve(view, root.as_deref()).map(|()| true).map_err(Into::into)
+    let result = if let Some(surroundings) = Surroundings::from_arguments(std::env::args().skip(1)) {
+        worker::serve(&surroundings).map(|()| true).map_err(Into::into)
     } else {
         match options() {
             Ok(Some(options)) => measure(&options),
@@ -193,11 +190,13 @@ fn header(options: &Options) -> String {
 /// The workers of a view, and the cgroup below which its containers are; removed with it.
 struct Workers {
     workers: Vec<Worker>,
+    pilot: Option<Pilot>,
     cgroup: String,
     /// v2: what the root's cgroup.subtree_control was; runtimes add to it.
     enabled: Option<String>,
 }
 
+const UNIFIED: &str = "/sys/fs/cgroup/unified";
 const SUBTREE_CONTROL: [&str; 2] =
     ["/sys/fs/cgroup/cgroup.subtree_control", "/sys/fs/cgroup/unified/cgroup.subtree_control"];
 
@@ -207,6 +206,7 @@ fn subtree_control() -> Option<(&'static str, String)> {
 
 impl Drop for Workers {
     fn drop(&mut self) {
+        drop(self.pilot.take());
         let _ = self.workers[0].ask(&json!({ "op": "remove_cgroup", "name": self.cgroup }));
         if let (Some(before), Some((path, now))) = (&self.enabled, subtree_control()) {
             for added in now.split_whitespace().filter(|c| !before.split_whitespace().any(|b| b == *c)) {
@@ -227,9 +227,11 @@ fn measure_view(
     let dir = scratch.join(view.name());
     fs::create_dir_all(&dir)?;
     let stderr = dir.join("stderr");
+    let plain = Surroundings { view, root: None, forgive_memlock: false };
     let enabled = subtree_control().map(|(_, text)| text);
     let mut here = Workers {
-        workers: vec![Worker::start(view, None, &stderr)?],
+        workers: vec![Worker::start(&plain, &stderr)?],
+        pilot: None,
         cgroup: format!("dhow-test-bench-{}", std::process::id()),
         enabled,
     };
@@ -237,7 +239,8 @@ fn measure_view(
     let mut candidates = vec![(options.runtime.clone(), 0)];
     candidates.extend(["crun", "runc"].into_iter().filter_map(find).map(|path| (path, 0)));
     if options.debian13.join("usr").is_dir() {
-        here.workers.push(Worker::start(view, Some(&options.debian13), &stderr)?);
+        let debian13 = Surroundings { root: Some(options.debian13.clone()), ..plain.clone() };
+        here.workers.push(Worker::start(&debian13, &stderr)?);
         candidates.extend([("/usr/bin/crun".into(), 1), ("/usr/sbin/runc".into(), 1)]);
     } else {
         say(&format!("{} is not there: Debian 13's runtimes are left out", options.debian13.display()));
@@ -250,9 +253,22 @@ fn measure_view(
         .filter_map(|c| Some(c.as_str()?.to_owned()))
         .collect();
 
+    let hierarchy =
+        Path::new(made["hierarchy"].as_str().unwrap_or_default()).join(&here.cgroup).join("pilot");
+    let own_hierarchy = if view == View::V2 && Path::new(UNIFIED).exists() {
+        Path::new(UNIFIED).join(&here.cgroup).join("pilot")
+    } else {
+        hierarchy.clone()
+    };
+    let pilot = Pilot::start(&rootfs.join("pause"), &hierarchy, &own_hierarchy)?;
+    for worker in &mut here.workers {
+        worker.warm = pilot.request.clone();
+    }
+    here.pilot = Some(pilot);
+
     let mut subjects = Vec::new();
     let mut tested = None;
-    for (index, (path, worker)) in candidates.into_iter().enumerate() {
+    for (index, (path, mut worker)) in candidates.into_iter().enumerate() {
         let name = match subject::name(&mut here.workers[worker], &path) {
             Ok(Some(name)) => name,
             Ok(None) | Err(_) => {
@@ -263,6 +279,18 @@ fn measure_view(
         let is_tested = index == 0;
         if !is_tested && !options.only.is_empty() && !options.only.iter().any(|only| name.starts_with(only)) {
             continue;
+        }
+        if !is_tested
+            && worker == 0
+            && view == View::V2
+            && name.starts_with("crun")
+            && !sys::memlock_is_free()?
+        {
+            say(&format!("{name}: let believe that it has raised its limit of locked memory"));
+            let forgiving = Surroundings { forgive_memlock: true, ..plain.clone() };
+            worker = here.workers.len();
+            here.workers.push(Worker::start(&forgiving, &stderr)?);
+            here.workers[worker].warm = here.workers[0].warm.clone();
         }
         // A peer given as the runtime under test would otherwise stand in the table twice under one name.
         let name = if is_tested && !name.starts_with("dhow") { format!("{name} (tested)") } else { name };
