@@ -77,7 +77,7 @@ fn table_head(out: &mut String, corner: &str, names: &[&str]) {
 pub fn tables(section: &Section, rounds: usize) -> String {
     let mut out = String::new();
     let names: Vec<&str> = section.subjects.iter().map(|s| s.name.as_str()).collect();
-    let _ = writeln!(out, "## cgroup {} view\n", section.view.name());
+    let _ = writeln!(out, "### cgroup {} view\n", section.view.name());
     let _ =
         writeln!(out, "Milliseconds, medians of {rounds} interleaved rounds (in brackets the fastest):\n");
     table_head(&mut out, "", &names);
@@ -207,7 +207,7 @@ pub fn goals(sections: &[Section], binary: Binary) -> (String, bool) {
         unit: "",
     });
 
-    let mut out = String::from("## Goals\n\n");
+    let mut out = String::from("### Goals\n\n");
     table_head(&mut out, "goal", &["at most", "measured", ""]);
     let mut all_met = true;
     for goal in goals {
@@ -229,9 +229,28 @@ pub fn goals(sections: &[Section], binary: Binary) -> (String, bool) {
     (out, all_met)
 }
 
+/// Where a document's measured part begins and ends.
+pub const RECORD: [&str; 2] = ["<!-- bench-runtime: begin -->\n", "<!-- bench-runtime: end -->\n"];
+
+/// The document with its measured part replaced; `None` if it has none.
+#[must_use]
+pub fn record(document: &str, measured: &str) -> Option<String> {
+    let (before, rest) = document.split_once(RECORD[0])?;
+    let (_, after) = rest.split_once(RECORD[1])?;
+    Some(format!("{before}{}\n{}\n\n{}{after}", RECORD[0], measured.trim(), RECORD[1]))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_measured_part_is_replaced() {
+        let [begin, end] = RECORD;
+        let document = format!("a\n{begin}old\n{end}b\n");
+        assert_eq!(record(&document, "new\n"), Some(format!("a\n{begin}\nnew\n\n{end}b\n")));
+        assert_eq!(record("a\n", "new"), None);
+    }
 
     #[test]
     fn median_of_odd_even_and_none() {

@@ -27,6 +27,7 @@ Times dhow-runtime, Debian's runc and crun and a bare C program in turn. Must be
   --seccomp FILE    a profile, as linux.seccomp or as an engine's template
   --dir DIR         where bundles and state go (default: /dev/shm)
   --output FILE     also write the tables there
+  --record FILE     also replace the measured part of this document: docs/benchmarks.md
   --check           fail if a goal is not met
 ";
 
@@ -41,6 +42,7 @@ struct Options {
     seccomp: PathBuf,
     dir: PathBuf,
     output: Option<PathBuf>,
+    record: Option<PathBuf>,
     check: bool,
 }
 
@@ -60,6 +62,7 @@ fn options() -> Result<Option<Options>, Box<dyn Error>> {
         seccomp: if own_profile.exists() { own_profile } else { "/usr/share/containers/seccomp.json".into() },
         dir: "/dev/shm".into(),
         output: None,
+        record: None,
         check: false,
     };
     if cfg!(target_arch = "aarch64") {
@@ -85,6 +88,7 @@ fn options() -> Result<Option<Options>, Box<dyn Error>> {
             "--debian13" => options.debian13 = value.into(),
             "--seccomp" => options.seccomp = value.into(),
             "--dir" => options.dir = value.into(),
+            "--record" => options.record = Some(value.into()),
             "--output" => options.output = Some(value.into()),
             _ => return Err(format!("no such option: {argument}").into()),
         }
@@ -153,6 +157,12 @@ fn measure(options: &Options) -> Result<bool, Box<dyn Error>> {
     std::io::stdout().write_all(text.as_bytes())?;
     if let Some(output) = &options.output {
         fs::write(output, &text)?;
+    }
+    if let Some(file) = &options.record {
+        let document = fs::read_to_string(file)?;
+        let document = report::record(&document, &text)
+            .ok_or_else(|| format!("{}: no measured part", file.display()))?;
+        fs::write(file, document)?;
     }
     Ok(met || !options.check)
 }
