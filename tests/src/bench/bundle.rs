@@ -8,7 +8,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 /// What the programs in the root filesystem are called.
-pub const PAYLOADS: [&str; 3] = ["true", "pause", "touch"];
+pub const PAYLOADS: [&str; 3] = ["true", "pause", "pilot"];
 
 /// The container's hostname.
 pub const HOSTNAME: &str = "bench";

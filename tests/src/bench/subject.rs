@@ -282,25 +282,24 @@ impl Subject {
         self.clear(worker)
     }
 
-    /// Runs a container and writes the seccomp filter that it has to `file`; gives the number of its instructions.
+    /// Starts the container that waits, and gives the id of its init; to be ended by [`Subject::clear`].
     ///
     /// # Errors
-    /// The container does not come up, or its filter cannot be read.
-    pub fn capture_filter(&mut self, worker: &mut Worker, file: &std::path::Path) -> io::Result<u64> {
+    /// The container does not come up, or the worker fails.
+    pub fn start_waiting(&mut self, worker: &mut Worker) -> io::Result<i32> {
         for verb in [Verb::Create, Verb::Start] {
             if self.ask(worker, "time", verb, "pause")?.is_none() {
-                self.clear(worker)?;
-                return Err(io::Error::other(format!("{}: {}", self.name, self.failures[&verb])));
+                return Err(io::Error::other(self.failures[&verb].clone()));
             }
         }
-        let pid = self.pid()?;
-        let answer = worker.ask(&json!({ "op": "filter", "pid": pid, "file": file }));
-        self.clear(worker)?;
-        Ok(answer?["instructions"].as_u64().unwrap_or_default())
+        self.pid()
     }
 
     /// Leaves no container behind, whatever happened.
-    fn clear(&mut self, worker: &mut Worker) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// The worker fails.
+    pub fn clear(&mut self, worker: &mut Worker) -> io::Result<()> {
         if let Some(mut argv) =
             self.argv(Verb::Delete, "pause").filter(|_| matches!(self.kind, Kind::Runtime(_)))
         {

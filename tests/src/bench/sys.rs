@@ -131,6 +131,12 @@ pub fn exists(pid: i32) -> bool {
     unsafe { libc::kill(pid, 0) == 0 }
 }
 
+/// Sends SIGKILL; that the process is already gone is no error.
+pub fn kill(pid: i32) {
+    // SAFETY: kill takes no pointer.
+    unsafe { libc::kill(pid, libc::SIGKILL) };
+}
+
 /// The hard limit of open files of this process.
 ///
 /// # Errors
@@ -280,7 +286,7 @@ pub fn entering(pid: i32) -> Option<i64> {
     (info.op == ENTRY).then_some(info.number as i64)
 }
 
-/// The first seccomp filter of a running process, as bytes of struct sock_filter.
+/// The newest seccomp filter of a running process, as bytes of struct sock_filter.
 ///
 /// # Errors
 /// What ptrace(2) reports: the caller needs CAP_SYS_ADMIN, and the process a filter.
@@ -289,10 +295,22 @@ pub fn seccomp_filter(pid: i32) -> io::Result<Vec<u8>> {
     request(libc::PTRACE_SEIZE, pid, 0, null_mut())?;
     request(libc::PTRACE_INTERRUPT, pid, 0, null_mut())?;
     wait(pid).ok_or_else(io::Error::last_os_error)?;
-    let filter = request(PTRACE_SECCOMP_GET_FILTER, pid, 0, null_mut()).and_then(|count| {
-        let mut filter = vec![0; count as usize * INSTRUCTION];
-        request(PTRACE_SECCOMP_GET_FILTER, pid, 0, filter.as_mut_ptr().cast()).map(|_| filter)
-    });
+    let mut newest = Err(io::Error::from(io::ErrorKind::NotFound));
+    // The kernel counts from the oldest.
+    for index in 0.. {
+        let filter = request(PTRACE_SECCOMP_GET_FILTER, pid, index, null_mut()).and_then(|count| {
+            let mut filter = vec![0; count as usize * INSTRUCTION];
+            request(PTRACE_SECCOMP_GET_FILTER, pid, index, filter.as_mut_ptr().cast()).map(|_| filter)
+        });
+        if index == 0 || filter.is_ok() {
+            newest = filter;
+        } else {
+            break;
+        }
+        if newest.is_err() {
+            break;
+        }
+    }
     request(libc::PTRACE_DETACH, pid, 0, null_mut())?;
-    filter
+    newest
 }

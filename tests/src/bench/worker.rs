@@ -178,6 +178,17 @@ fn answer(request: &Value) -> io::Result<Value> {
             Ok(json!({ "instructions": filter.len() / 8 }))
         }
         "make_cgroup" => make_cgroup(text("name")),
+        "sweep_cgroups" => {
+            for hierarchy in hierarchies()? {
+                for entry in fs::read_dir(hierarchy)?.flatten() {
+                    if is_left_over(&entry.path()) {
+                        kill_cgroup(&entry.path());
+                        remove_cgroup(&entry.path());
+                    }
+                }
+            }
+            Ok(json!({}))
+        }
         "remove_cgroup" => {
             for hierarchy in hierarchies()? {
                 remove_cgroup(&hierarchy.join(text("name")));
@@ -238,6 +249,33 @@ fn make_cgroup(name: &str) -> io::Result<Value> {
     Ok(json!({ "controllers": controllers, "hierarchy": any }))
 }
 
+/// What the benchmark's own directories are called, before its process id.
+pub const PREFIX: &str = "dhow-test-bench-";
+
+/// Whether this is a directory of a benchmark that was killed.
+#[must_use]
+pub fn is_left_over(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    name.strip_prefix(PREFIX).and_then(|pid| pid.parse().ok()).is_some_and(|pid| !sys::exists(pid))
+}
+
+/// Kills what is in a cgroup and below it, and waits for the end of it.
+fn kill_cgroup(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            kill_cgroup(&entry.path());
+        }
+    }
+    for _ in 0..100 {
+        let processes = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+        if processes.is_empty() {
+            break;
+        }
+        processes.lines().filter_map(|pid| pid.parse().ok()).for_each(sys::kill);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// Removes a cgroup that has no process, with those below it.
 fn remove_cgroup(dir: &Path) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
@@ -259,7 +297,7 @@ pub struct Worker {
     pub warm: Value,
 }
 
-/// A process that sleeps in a cgroup of its own below the benchmark's, to be moved there again and again.
+/// A process that waits in a cgroup of its own below the benchmark's, to be moved there again and again.
 ///
 /// The first move of a process between cgroups after a quiet time waits for an RCU grace period (4 to 17 ms), later ones
 /// do not. Left alone, who pays for it would be chance: so one process is moved just before each timed command.
@@ -271,14 +309,14 @@ pub struct Pilot {
 }
 
 impl Pilot {
-    /// Starts `program`, which must sleep, in the cgroup whose directory the workers see as `dir`; this process sees it as
+    /// Starts `program`, which must wait for the end of its standard input, in the cgroup whose directory the workers see as `dir`; this process sees it as
     /// `here`.
     ///
     /// # Errors
     /// The process cannot be started or moved.
     pub fn start(program: &Path, dir: &Path, here: &Path) -> io::Result<Pilot> {
         fs::create_dir_all(here)?;
-        let process = Command::new(program).stdin(Stdio::null()).spawn()?;
+        let process = Command::new(program).stdin(Stdio::piped()).spawn()?;
         let pid = process.id();
         let pilot = Pilot { process, request: json!({ "file": dir.join("cgroup.procs"), "pid": pid }) };
         fs::write(here.join("cgroup.procs"), pid.to_string())?;

@@ -130,7 +130,11 @@ impl Drop for Scratch {
 }
 
 fn measure(options: &Options) -> Result<bool, Box<dyn Error>> {
-    let scratch = Scratch(options.dir.join(format!("dhow-test-bench-{}", std::process::id())));
+    for entry in fs::read_dir(&options.dir)?.flatten().filter(|entry| worker::is_left_over(&entry.path())) {
+        fs::remove_dir_all(entry.path())?;
+    }
+    let name = format!("{}{}", worker::PREFIX, std::process::id());
+    let scratch = Scratch(options.dir.join(&name));
     fs::create_dir_all(&scratch.0)?;
     let nofile = sys::hard_nofile()?.min(1 << 20);
     compile("payload", &scratch.0, &[])?;
@@ -242,7 +246,7 @@ fn measure_view(
     let mut here = Workers {
         workers: vec![Worker::start(&plain, &stderr)?],
         pilot: None,
-        cgroup: format!("dhow-test-bench-{}", std::process::id()),
+        cgroup: format!("{}{}", worker::PREFIX, std::process::id()),
         enabled,
     };
     // The path of each runtime, as its worker sees it.
@@ -255,6 +259,7 @@ fn measure_view(
     } else {
         say(&format!("{} is not there: Debian 13's runtimes are left out", options.debian13.display()));
     }
+    here.workers[0].ask(&json!({ "op": "sweep_cgroups" }))?;
     let made = here.workers[0].ask(&json!({ "op": "make_cgroup", "name": here.cgroup }))?;
     let controllers: Vec<String> = made["controllers"]
         .as_array()
@@ -270,7 +275,7 @@ fn measure_view(
     } else {
         hierarchy.clone()
     };
-    let pilot = Pilot::start(&rootfs.join("pause"), &hierarchy, &own_hierarchy)?;
+    let pilot = Pilot::start(&rootfs.join("pilot"), &hierarchy, &own_hierarchy)?;
     for worker in &mut here.workers {
         worker.warm = pilot.request.clone();
     }
@@ -366,16 +371,20 @@ fn floor(
     order.sort_by_key(|&index| Some(index) != tested);
     for index in order {
         let subject = &mut subjects[index];
-        let worker = &mut here.workers[subject.worker];
-        match subject.capture_filter(worker, &file) {
-            Ok(instructions) => {
+        // Read by the plain worker: a process that has a filter of its own may not read others'.
+        let request = |pid| json!({ "op": "filter", "pid": pid, "file": file });
+        let started = subject.start_waiting(&mut here.workers[subject.worker]);
+        let answer = started.and_then(|pid| here.workers[0].ask(&request(pid)));
+        subject.clear(&mut here.workers[subject.worker])?;
+        match answer {
+            Ok(answer) => {
                 filter = format!(
-                    "Its containers have the seccomp filter of {}, {instructions} instructions.",
-                    subject.name
+                    "Its containers have the seccomp filter of {}, {} instructions.",
+                    subject.name, answer["instructions"]
                 );
                 break;
             }
-            Err(error) => say(&format!("{view:?}: no seccomp filter from {}: {error}", subject.name)),
+            Err(error) => say(&format!("no seccomp filter from {}: {error}", subject.name)),
         }
     }
     let scratch = dir.parent().unwrap_or(dir);
