@@ -1,1 +1,3 @@
 //! Fixtures and helpers of the integration tests.
+
+pub mod bench;
