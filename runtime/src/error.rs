@@ -50,7 +50,9 @@ pub enum StepError {
         name: String,
     },
     /// The working directory is not inside the container.
-    #[error("{origin}: the working directory is outside of the container's root (CVE-2024-21626): give one inside")]
+    #[error(
+        "{origin}: the working directory is outside of the container's root (CVE-2024-21626): give one inside"
+    )]
     CwdOutside {
         /// The field.
         origin: String,
@@ -80,7 +82,9 @@ pub enum StepError {
         errno: i32,
     },
     /// The child ended without a word: killed from outside, or by its seccomp filter or memory limit.
-    #[error("the container's process ended before it was set up ({status}): killed, out of memory, or stopped by its own seccomp filter")]
+    #[error(
+        "the container's process ended before it was set up ({status}): killed, out of memory, or stopped by its own seccomp filter"
+    )]
     Died {
         /// Its wait status in words.
         status: String,
@@ -219,6 +223,20 @@ pub enum Error {
     /// The same for exec.
     #[error("exec failed: unable to start container process: {0}")]
     Exec(StepError),
+    /// The mounts of a running container could not be changed.
+    #[error("changing the container's mounts: {0}")]
+    Mounting(StepError),
+    /// The resctrl group of the container.
+    #[error(transparent)]
+    Rdt(crate::rdt::Error),
+    /// A network device could not be moved.
+    #[error("moving network device {name} into the container")]
+    NetDevice {
+        /// The device on the host.
+        name: String,
+        /// Why.
+        source: std::io::Error,
+    },
     /// A hook of the runtime namespace failed.
     #[error("{pointer}: hook {path} {how}{}", output_suffix(output))]
     Hook {
@@ -232,7 +250,9 @@ pub enum Error {
         output: String,
     },
     /// Processes of the container survived SIGKILL for ten seconds.
-    #[error("container {id} still has processes ten seconds after SIGKILL: they wait in the kernel, try again later")]
+    #[error(
+        "container {id} still has processes ten seconds after SIGKILL: they wait in the kernel, try again later"
+    )]
     StillAlive {
         /// The container.
         id: String,
@@ -249,7 +269,9 @@ pub enum Error {
     #[error("cgroups of this host")]
     CgroupLayout(#[source] crate::cgroup::Error),
     /// The kernel lacks what dhow needs.
-    #[error("this kernel, or a seccomp filter around dhow, lacks {call}: dhow-runtime needs Linux 5.12 or newer")]
+    #[error(
+        "this kernel, or a seccomp filter around dhow, lacks {call}: dhow-runtime needs Linux 5.12 or newer"
+    )]
     MissingCall {
         /// The system call.
         call: &'static str,

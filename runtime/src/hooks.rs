@@ -15,7 +15,8 @@ use std::time::Duration;
 
 /// A memory file for the state or the output of hooks.
 pub(crate) fn memory_file(name: &'static str) -> Result<OwnedFd, Error> {
-    memfd_create(name, MemfdFlags::CLOEXEC).map_err(|e| Error::System { action: "making a memory file", source: e.into() })
+    memfd_create(name, MemfdFlags::CLOEXEC)
+        .map_err(|e| Error::System { action: "making a memory file", source: e.into() })
 }
 
 /// A wait status in words.

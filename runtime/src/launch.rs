@@ -12,7 +12,9 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags, SocketFlags,
     SocketType, recvmsg, send, socketpair,
 };
-use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
+};
 use std::io::{IoSliceMut, Read, Seek, SeekFrom};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -80,7 +82,9 @@ fn prepare(plan: &Plan, given: &Given<'_>) -> Result<(Vec<RawFd>, Vec<OwnedFd>),
                     source: source_error,
                 })?;
                 if let Some(map) = idmap {
-                    let or_own = |own: &IdMap, container: &IdMap| if own.is_empty() { container.clone() } else { own.clone() };
+                    let or_own = |own: &IdMap, container: &IdMap| {
+                        if own.is_empty() { container.clone() } else { own.clone() }
+                    };
                     let uids = or_own(&map.uids, &given.container_maps.0);
                     let gids = or_own(&map.gids, &given.container_maps.1);
                     let prepare = |action, e| Error::Prepare {
@@ -106,7 +110,9 @@ fn prepare(plan: &Plan, given: &Given<'_>) -> Result<(Vec<RawFd>, Vec<OwnedFd>),
             }
             Descriptor::HookOutput => given.hook_output.map_or_else(missing, |fd| fd.as_raw_fd()),
             Descriptor::InitPidfd => given.init.map_or_else(missing, |fd| fd.as_raw_fd()),
-            Descriptor::Stream(n) => given.streams.map_or_else(missing, |fds| fds[usize::from(*n)].as_raw_fd()),
+            Descriptor::Stream(n) => {
+                given.streams.map_or_else(missing, |fds| fds[usize::from(*n)].as_raw_fd())
+            }
         };
         table.push(fd);
     }
@@ -119,7 +125,8 @@ fn open_namespace(path: &Path, flag: u32) -> Result<OwnedFd, Error> {
         path: path.to_path_buf(),
         source: source.into(),
     };
-    let fd = open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty()).map_err(failed)?;
+    let fd =
+        open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty()).map_err(failed)?;
     if sys::namespace_type(fd.as_fd()) != Some(flag) {
         return Err(Error::WrongNamespace { path: path.to_path_buf(), expected: flag_names(flag.into()) });
     }
@@ -134,9 +141,8 @@ pub(crate) fn launch(
     wrap: fn(StepError) -> Error,
 ) -> Result<Launched, Error> {
     let (fds, _owned) = prepare(plan, given)?;
-    let (ours, theirs) =
-        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-            .map_err(|e| Error::System { action: "making a socket pair", source: e.into() })?;
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .map_err(|e| Error::System { action: "making a socket pair", source: e.into() })?;
     let mut home = vec![0u8; HOME_BYTES];
     let home = home.as_mut_ptr();
     let base = plan.strings.as_ptr();
@@ -201,8 +207,8 @@ impl Drop for Child {
     fn drop(&mut self) {
         if !self.settled {
             // Both fail only if it is gone already, which is what is wanted.
-            drop(pidfd_send_signal(&self.pidfd, Signal::KILL));
-            drop(waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED));
+            pidfd_send_signal(&self.pidfd, Signal::KILL).unwrap_or(());
+            waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED).map(drop).unwrap_or(());
         }
     }
 }
@@ -277,7 +283,8 @@ fn adopt(child: &mut Child, pid: i32) -> Result<(), Error> {
     let pidfd = pidfd_open(second, PidfdFlags::empty()).map_err(system("opening a pidfd"))?;
     let first = std::mem::replace(&mut child.pidfd, pidfd);
     child.pid = pid;
-    waitid(WaitId::PidFd(first.as_fd()), WaitIdOptions::EXITED).map_err(system("waiting for the first process"))?;
+    waitid(WaitId::PidFd(first.as_fd()), WaitIdOptions::EXITED)
+        .map_err(system("waiting for the first process"))?;
     Ok(())
 }
 
@@ -299,7 +306,9 @@ fn receive(socket: &OwnedFd) -> Result<(Option<Message>, Option<OwnedFd>), Error
             Ok(got) => got,
             Err(rustix::io::Errno::INTR) => continue,
             Err(rustix::io::Errno::CONNRESET) => return Ok((None, None)),
-            Err(e) => return Err(Error::System { action: "hearing the container's process", source: e.into() }),
+            Err(e) => {
+                return Err(Error::System { action: "hearing the container's process", source: e.into() });
+            }
         };
         let fd = control.drain().find_map(|message| match message {
             RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
@@ -398,7 +407,9 @@ fn operation(op: Op) -> String {
         Op::TargetOnProc => "the target is on procfs, and only a few of its files may be covered".into(),
         Op::NotADirectory => "the target is not a real directory".into(),
         Op::NotNullDevice => "the host's /dev/null is not the device 1:3".into(),
-        Op::NotDevpts => "the container's /dev/pts/ptmx is not a terminal multiplexer: mount a devpts at /dev/pts".into(),
+        Op::NotDevpts => {
+            "the container's /dev/pts/ptmx is not a terminal multiplexer: mount a devpts at /dev/pts".into()
+        }
         Op::NotProcfs => "not a procfs".into(),
         Op::PathTooLong => "the path is too long".into(),
         Op::TooManyLinks => "too many symbolic links".into(),

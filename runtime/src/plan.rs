@@ -130,7 +130,8 @@ impl Plan {
 
     /// Puts a NULL-terminated vector of strings into its table.
     pub(crate) fn vector<T: AsRef<[u8]>>(&mut self, items: impl IntoIterator<Item = T>) -> VectorRef {
-        let items: Vec<VectorItem> = items.into_iter().map(|item| VectorItem::Text(self.text(item))).collect();
+        let items: Vec<VectorItem> =
+            items.into_iter().map(|item| VectorItem::Text(self.text(item))).collect();
         let at = VectorRef(self.vectors.len() as u32);
         self.vectors.extend(items);
         self.vectors.push(VectorItem::End);
@@ -138,7 +139,10 @@ impl Plan {
     }
 
     /// As [`Plan::vector`], with `HOME=...` at its end as [`Step::Home`] finds it.
-    pub(crate) fn vector_with_home<T: AsRef<[u8]>>(&mut self, items: impl IntoIterator<Item = T>) -> VectorRef {
+    pub(crate) fn vector_with_home<T: AsRef<[u8]>>(
+        &mut self,
+        items: impl IntoIterator<Item = T>,
+    ) -> VectorRef {
         let at = self.vector(items);
         self.vectors.pop();
         self.vectors.extend([VectorItem::Home, VectorItem::End]);
@@ -153,7 +157,10 @@ impl Plan {
     }
 
     /// Puts filesystem parameters into their table.
-    pub(crate) fn parameters<'p>(&mut self, items: impl IntoIterator<Item = (&'p str, Option<&'p str>)>) -> List {
+    pub(crate) fn parameters<'p>(
+        &mut self,
+        items: impl IntoIterator<Item = (&'p str, Option<&'p str>)>,
+    ) -> List {
         let start = self.pairs.len();
         for (key, value) in items {
             let pair = Pair { key: self.text(key), value: value.map(|value| self.text(value)) };
@@ -243,8 +250,12 @@ impl Plan {
     pub(crate) fn describe(&self, step: &Step) -> String {
         let s = |at: Str| self.str(at);
         match *step {
-            Step::Join { fd, flags, .. } => format!("join {} of {}", flag_names(flags.into()), self.descriptor_text(fd)),
-            Step::JoinAgain { fd, .. } => format!("join {} if that was refused before", self.descriptor_text(fd)),
+            Step::Join { fd, flags, .. } => {
+                format!("join {} of {}", flag_names(flags.into()), self.descriptor_text(fd))
+            }
+            Step::JoinAgain { fd, .. } => {
+                format!("join {} if that was refused before", self.descriptor_text(fd))
+            }
             Step::TimeNamespace { offsets } => format!("new time namespace, offsets {:?}", s(offsets)),
             Step::AwaitIdMaps => "wait for the id maps".into(),
             Step::BecomeRoot => "become root of the user namespace".into(),
@@ -262,10 +273,17 @@ impl Plan {
             Step::IsolateParent { path } => format!("make the mount of {} private", s(path)),
             Step::OpenRoot { path } => format!("open root {}", s(path)),
             Step::BindRoot { path } => format!("bind root {}", s(path)),
-            Step::AttachRoot { path, tree } => format!("attach root {} over {}", self.descriptor_text(tree), s(path)),
+            Step::AttachRoot { path, tree } => {
+                format!("attach root {} over {}", self.descriptor_text(tree), s(path))
+            }
             Step::PrivateProc => "private procfs".into(),
             Step::NewFilesystem { fstype, parameters, attributes, .. } => {
-                format!("new {}{}{}", s(fstype), self.parameters_text(parameters), attribute_names(attributes))
+                format!(
+                    "new {}{}{}",
+                    s(fstype),
+                    self.parameters_text(parameters),
+                    attribute_names(attributes)
+                )
             }
             Step::CloneTree { source, recursive } => {
                 format!("clone {}{}", s(source), if recursive { " (and below)" } else { "" })
@@ -294,6 +312,7 @@ impl Plan {
             Step::Reconfigure { target, parameters } => {
                 format!("reconfigure /{}{}", s(target), self.parameters_text(parameters))
             }
+            Step::Unmount { target } => format!("unmount /{}", s(target)),
             Step::OpenDirectory { path } => format!("in directory /{}", s(path)),
             Step::Device { name, mode, device, uid, gid } => format!(
                 "device {} {} {}:{} mode {:04o} owner {uid}:{gid}",
@@ -330,7 +349,9 @@ impl Plan {
             Step::Scheduler { policy, nice, priority, .. } => {
                 format!("scheduler policy {policy} nice {nice} priority {priority}")
             }
-            Step::IoPriority { value } => format!("I/O priority class {} level {}", value >> 13, value & 0x1fff),
+            Step::IoPriority { value } => {
+                format!("I/O priority class {} level {}", value >> 13, value & 0x1fff)
+            }
             Step::MemoryPolicy { mode, .. } => format!("memory policy {mode:#x}"),
             Step::CpuAffinity { cpus } => {
                 format!("CPU affinity {:x?}", self.words.get(cpus.range()).unwrap_or(&[]))
@@ -399,8 +420,11 @@ pub(crate) fn flag_names(flags: u64) -> String {
         (N::Cgroup, "cgroup"),
         (N::Time, "time"),
     ];
-    let names: Vec<_> =
-        all.iter().filter(|(n, _)| flags & u64::from(namespace_flag(*n)) != 0).map(|(_, name)| *name).collect();
+    let names: Vec<_> = all
+        .iter()
+        .filter(|(n, _)| flags & u64::from(namespace_flag(*n)) != 0)
+        .map(|(_, name)| *name)
+        .collect();
     if names.is_empty() { "no namespace".into() } else { names.join(",") }
 }
 

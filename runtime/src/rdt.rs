@@ -210,6 +210,20 @@ impl Group {
         }
     }
 
+    /// Writes other schemata, as lines of `L3:` and of `MB:`.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn update(&self, l3_cache: Option<&str>, memory_bandwidth: Option<&str>) -> Result<(), Error> {
+        let lines: Vec<&str> =
+            l3_cache.into_iter().chain(memory_bandwidth).filter(|l| !l.is_empty()).collect();
+        if lines.is_empty() {
+            return Ok(());
+        }
+        let text = lines.join("\n") + "\n";
+        self.write("write the schemata to", &self.class.join("schemata"), &text)
+    }
+
     /// Removes what was made for the container alone. What is gone already is no error.
     ///
     /// # Errors

@@ -62,6 +62,9 @@ pub(crate) struct Record {
     pub has_poststart: bool,
     /// Whether delete has hooks to run.
     pub has_poststop: bool,
+    /// Its groups in resctrl.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resctrl: Option<crate::rdt::Group>,
 }
 
 /// A container's directory, opened.

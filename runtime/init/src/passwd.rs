@@ -81,7 +81,8 @@ fn entry(line: &[u8], uid: u32) -> Option<&[u8]> {
     let mut fields = line.split(|&b| b == b':');
     let number = fields.nth(2)?;
     let directory = fields.nth(2)?;
-    (decimal(number)? == uid && directory.first() == Some(&b'/') && !directory.contains(&0)).then_some(directory)
+    (decimal(number)? == uid && directory.first() == Some(&b'/') && !directory.contains(&0))
+        .then_some(directory)
 }
 
 fn decimal(text: &[u8]) -> Option<u32> {

@@ -313,6 +313,7 @@ impl<'a> Child<'a> {
                 result
             }
             Step::Reconfigure { target, parameters } => self.reconfigure(target, parameters),
+            Step::Unmount { target } => self.unmount(target),
             Step::OpenDirectory { path } => {
                 close(self.directory);
                 self.directory = NONE;
@@ -340,7 +341,7 @@ impl<'a> Child<'a> {
                 // the old root is needed.
                 sys::fchdir(self.root)?;
                 sys::pivot_root_here()?;
-                sys::detach_here()?;
+                sys::detach(c".")?;
                 sys::fchdir(self.root)
             }
             Step::MoveRoot => {
@@ -598,6 +599,22 @@ impl<'a> Child<'a> {
         result?;
         self.drop_tree();
         Ok(())
+    }
+
+    /// umount2 knows paths only: the descriptor's link in the private procfs is one that nobody can swap.
+    fn unmount(&self, target: Str) -> Outcome {
+        let fd = sys::open_in_root(self.root, self.text(target), O_PATH)?;
+        if !sys::facts(fd, c"")?.mount_root {
+            return Err(Fault::new(Op::Umount, libc::EINVAL));
+        }
+        let links = sys::openat(self.proc, c"self/fd", O_PATH | libc::O_DIRECTORY, 0)?;
+        sys::fchdir(links)?;
+        let mut name = Line::new();
+        name.number(fd.unsigned_abs());
+        name.text(b"\0");
+        let name =
+            CStr::from_bytes_until_nul(name.bytes()).map_err(|_| Fault::new(Op::Umount, libc::EINVAL))?;
+        sys::detach(name)
     }
 
     fn device(&self, name: Str, mode: u32, device: u64, uid: u32, gid: u32) -> Outcome {

@@ -261,6 +261,11 @@ pub enum Step {
         /// A range of [`Program::pairs`].
         parameters: List,
     },
+    /// Unmount (detach) what is mounted at a path; needs the private procfs.
+    Unmount {
+        /// Path in the container.
+        target: Str,
+    },
     /// Open (and make) a directory of the container as the current directory for the following steps.
     OpenDirectory {
         /// Path in the container.

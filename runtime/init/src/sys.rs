@@ -368,8 +368,8 @@ pub(crate) fn pivot_root_here() -> Outcome {
     call!(PivotRoot, libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()).map(drop)
 }
 
-pub(crate) fn detach_here() -> Outcome {
-    call!(Umount, libc::SYS_umount2, c".".as_ptr(), libc::MNT_DETACH).map(drop)
+pub(crate) fn detach(path: &CStr) -> Outcome {
+    call!(Umount, libc::SYS_umount2, path.as_ptr(), libc::MNT_DETACH).map(drop)
 }
 
 pub(crate) fn fchdir(fd: i32) -> Outcome {

@@ -100,7 +100,8 @@ fn read(cx: &mut Context<'_>) -> Vec<Device> {
             LinuxDeviceType::P => libc::S_IFIFO,
             LinuxDeviceType::A => {
                 let pointer = format!("/linux/devices/{index}/type");
-                cx.mistakes.push(crate::error::Mistake::new(pointer, "`a` is for device rules: use c, u, b or p"));
+                cx.mistakes
+                    .push(crate::error::Mistake::new(pointer, "`a` is for device rules: use c, u, b or p"));
                 continue;
             }
         };

@@ -18,7 +18,7 @@ use crate::cgroup::Layout;
 use crate::error::Mistake;
 use crate::plan::{Origin, Plan};
 use dhow_init::Step;
-use oci_spec::runtime::{Hook, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{Hook, LinuxNamespaceType, Mount, Spec};
 use std::path::{Path, PathBuf};
 
 pub use process::ProcessOptions;
@@ -75,8 +75,8 @@ pub(crate) struct Context<'a> {
     pub namespaces: namespaces::Namespaces,
     /// Whether the step that waits for the cgroup and enters its namespace has been placed.
     pub cgroup_entered: bool,
-    /// Whether `Step::PrivateProc` has been placed.
-    pub private_proc: bool,
+    /// Host paths are cloned by the parent, whatever the namespaces.
+    pub from_parent: bool,
 }
 
 impl Context<'_> {
@@ -121,7 +121,7 @@ pub fn compile(spec: &Spec, bundle: &Path, host: &Host, options: &Options) -> Re
         mistakes,
         namespaces,
         cgroup_entered: false,
-        private_proc: false,
+        from_parent: false,
     };
     namespaces::compile(&mut cx);
     rootfs::open(&mut cx);
@@ -163,9 +163,48 @@ pub fn compile_exec(
         mistakes: Vec::new(),
         namespaces,
         cgroup_entered: true,
-        private_proc: false,
+        from_parent: false,
     };
     process::compile_exec(&mut cx, exec);
+    if cx.mistakes.is_empty() { Ok(cx.plan) } else { Err(cx.mistakes) }
+}
+
+/// A change to the mounts of a running container.
+#[derive(Clone, Copy, Debug)]
+pub enum MountChange<'a> {
+    /// As an entry of `mounts` in config.json.
+    Add(&'a Mount),
+    /// What is mounted at this path of the container.
+    Remove(&'a Path),
+}
+
+/// Compiles a change to the mounts of a running container.
+///
+/// # Errors
+/// Every mistake found in the mount.
+pub fn compile_mount(
+    spec: &Spec,
+    bundle: &Path,
+    host: &Host,
+    change: &MountChange<'_>,
+) -> Result<Plan, Vec<Mistake>> {
+    let options = Options::default();
+    let namespaces = namespaces::Namespaces::read(spec, &mut Vec::new());
+    let mut cx = Context {
+        spec,
+        bundle,
+        host,
+        options: &options,
+        plan: Plan::new(),
+        mistakes: Vec::new(),
+        namespaces,
+        cgroup_entered: true,
+        from_parent: false,
+    };
+    if !cx.namespaces.contains(LinuxNamespaceType::Mount) {
+        cx.mistake("", "the container has no mount namespace of its own: its mounts are the host's");
+    }
+    mounts::compile_change(&mut cx, change);
     if cx.mistakes.is_empty() { Ok(cx.plan) } else { Err(cx.mistakes) }
 }
 
@@ -199,7 +238,8 @@ pub(crate) fn push_hooks(cx: &mut Context<'_>, list: &[Hook], pointer: &'static 
         let envp = cx.plan.vector(hook.env().as_deref().unwrap_or(&[]));
         let state = cx.plan.descriptor(Descriptor::HookState(status));
         let output = cx.plan.descriptor(Descriptor::HookOutput);
-        let timeout_ms = hook.timeout().and_then(|s| u32::try_from(s).ok()).map_or(0, |s| s.saturating_mul(1000));
+        let timeout_ms =
+            hook.timeout().and_then(|s| u32::try_from(s).ok()).map_or(0, |s| s.saturating_mul(1000));
         let step = Step::Hook { path, argv, envp, timeout_ms, state, output };
         cx.push(step, Origin::Element(pointer, index as u32));
     }

@@ -2,7 +2,7 @@
 //! attributes while it is still detached, and is then attached inside the root.
 
 use super::rootfs::stays_shared;
-use super::{Context, relative};
+use super::{Context, MountChange, relative};
 use crate::cgroup::Version;
 use crate::mount_options::{self, MOUNT_ATTR_ATIME, MOUNT_ATTR_RDONLY, ParsedOptions, Reach};
 use crate::plan::{Descriptor, IdMap, Origin, TreeIdMap};
@@ -36,13 +36,50 @@ pub(crate) fn compile(cx: &mut Context<'_>) -> Vec<(Step, Origin)> {
     late
 }
 
+/// The steps of a change to a running container's mounts: made by a child in its mount namespace. A tree of the
+/// host is cloned by the parent, since the child has left the host's namespace.
+pub(crate) fn compile_change(cx: &mut Context<'_>, change: &MountChange<'_>) {
+    let origin = Origin::Always("the container's mounts");
+    let mut flags = super::namespaces::flag(Type::Mount);
+    if cx.namespaces.contains(Type::User) {
+        flags |= super::namespaces::flag(Type::User);
+    }
+    let fd = cx.plan.descriptor(Descriptor::InitPidfd);
+    cx.push(Step::NotDumpable, origin);
+    cx.push(Step::Join { fd, flags, later: false }, origin);
+    if cx.namespaces.contains(Type::User) {
+        cx.push(Step::BecomeRoot, origin);
+    }
+    let path = cx.plan.text("/");
+    cx.push(Step::OpenRoot { path }, origin);
+    match change {
+        MountChange::Add(mount) => {
+            cx.from_parent = true;
+            let mut late = Vec::new();
+            one(cx, mount, origin, 0, &mut late);
+            for (step, origin) in late {
+                cx.push(step, origin);
+            }
+        }
+        MountChange::Remove(target) => {
+            cx.push(Step::PrivateProc, origin);
+            let target = cx.plan.text(relative(target));
+            cx.push(Step::Unmount { target }, origin);
+        }
+    }
+    cx.push(Step::Ready, Origin::Always("handshake"));
+}
+
 /// The mount's type as it counts: `bind` by type or by option.
 fn one(cx: &mut Context<'_>, mount: &Mount, origin: Origin, index: usize, late: &mut Vec<(Step, Origin)>) {
     let options = mount.options().as_deref().unwrap_or(&[]);
     let parsed = mount_options::parse(options);
     let target = relative(mount.destination());
     if target.is_empty() {
-        cx.mistake(format!("/mounts/{index}/destination"), "is the root itself: use root.path and root.readonly");
+        cx.mistake(
+            format!("/mounts/{index}/destination"),
+            "is the root itself: use root.path and root.readonly",
+        );
         return;
     }
     let kind = mount.typ().as_deref().unwrap_or("none");
@@ -58,8 +95,8 @@ fn one(cx: &mut Context<'_>, mount: &Mount, origin: Origin, index: usize, late: 
 }
 
 fn attach(cx: &mut Context<'_>, target: &[u8], create: Create, procfs: bool, origin: Origin) {
-    let on_proc_allowed =
-        PROC_ALLOWED.iter().any(|allowed| target == allowed.as_bytes()) || target.starts_with(b"proc/driver/");
+    let on_proc_allowed = PROC_ALLOWED.iter().any(|allowed| target == allowed.as_bytes())
+        || target.starts_with(b"proc/driver/");
     let not_on_proc = !on_proc_allowed;
     // procfs and sysfs go to a real directory: the image must not choose where they appear.
     let step = Step::Attach { target: cx.plan.text(target), create, not_on_proc, no_symlink: procfs };
@@ -165,7 +202,8 @@ fn bind(
              add uidMappings and gidMappings to the mount",
         );
     }
-    let by_parent = idmap.is_some() || (cx.namespaces.contains(Type::User) && cx.host.privileged);
+    let by_parent =
+        idmap.is_some() || cx.from_parent || (cx.namespaces.contains(Type::User) && cx.host.privileged);
     if by_parent {
         let tree = cx.plan.descriptor(Descriptor::Tree { source, recursive, idmap });
         cx.push(Step::UseTree { tree }, origin);

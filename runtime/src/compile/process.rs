@@ -80,7 +80,8 @@ fn has_label(process: &Process) -> bool {
 fn labels(cx: &mut Context<'_>, process: &Process) {
     if let Some(profile) = process.apparmor_profile().as_ref().filter(|p| !p.is_empty()) {
         if !cx.host.apparmor {
-            let message = format!("AppArmor is not enabled on this host, so profile {profile:?} cannot be applied");
+            let message =
+                format!("AppArmor is not enabled on this host, so profile {profile:?} cannot be applied");
             cx.mistake("/process/apparmorProfile", message);
         }
         let path = cx.plan.text("thread-self/attr/apparmor/exec");
@@ -89,7 +90,8 @@ fn labels(cx: &mut Context<'_>, process: &Process) {
     }
     if let Some(label) = process.selinux_label().as_ref().filter(|l| !l.is_empty()) {
         if !cx.host.selinux {
-            let message = format!("SELinux is not enabled on this host, so label {label:?} cannot be applied");
+            let message =
+                format!("SELinux is not enabled on this host, so label {label:?} cannot be applied");
             cx.mistake("/process/selinuxLabel", message);
         }
         let path = cx.plan.text("thread-self/attr/exec");
@@ -182,7 +184,8 @@ pub(crate) fn compile_exec(cx: &mut Context<'_>, exec: &ProcessOptions) {
 fn before_user(cx: &mut Context<'_>, process: &Process) {
     for (index, limit) in process.rlimits().iter().flatten().enumerate() {
         let origin = Origin::Element("/process/rlimits", index as u32);
-        let step = Step::Rlimit { resource: rlimit_number(limit.typ()), soft: limit.soft(), hard: limit.hard() };
+        let step =
+            Step::Rlimit { resource: rlimit_number(limit.typ()), soft: limit.soft(), hard: limit.hard() };
         cx.push(step, origin);
     }
     if let Some(scheduler) = process.scheduler() {
@@ -323,14 +326,17 @@ fn user_and_program(cx: &mut Context<'_>, process: &Process, set_groups: bool, c
     if let Some(socket) = &cx.options.notify_socket {
         environment.push(format!("NOTIFY_SOCKET={socket}"));
     }
-    let envp =
-        if needs_home { cx.plan.vector_with_home(environment) } else { cx.plan.vector(environment) };
+    let envp = if needs_home { cx.plan.vector_with_home(environment) } else { cx.plan.vector(environment) };
     cx.push(Step::Exec { argv, envp }, field("/process/args"));
 }
 
 fn seccomp_step(cx: &mut Context<'_>) -> Option<Step> {
     let profile = cx.spec.linux().as_ref()?.seccomp().as_ref()?;
-    match seccomp::compile(profile, seccomp::Arch::native()) {
+    let Some(native) = seccomp::Arch::native() else {
+        cx.mistake("/linux/seccomp", "dhow has no table of system calls for this machine's architecture");
+        return None;
+    };
+    match seccomp::compile(profile, native) {
         Ok(compiled) => {
             let program = compiled.program;
             if program.instructions.is_empty() {

@@ -75,7 +75,6 @@ pub(crate) fn finish(cx: &mut Context<'_>, late: Vec<(Step, Origin)>) {
     }
     if process::needs_proc(cx) {
         cx.push(Step::PrivateProc, Origin::Always("procfs"));
-        cx.private_proc = true;
     }
     for (step, origin) in late {
         cx.push(step, origin);

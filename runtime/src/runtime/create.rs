@@ -10,10 +10,9 @@ use crate::launch::{Given, Launched, Parent, launch};
 use crate::plan::Plan;
 use crate::state::{ContainerDir, Record, is_alive, process_stat};
 use crate::{clock, idmap, sys};
-use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType as Type, Spec};
+use oci_spec::runtime::{LinuxIdMapping, Spec};
 use std::io::{Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 
 /// Everything that is known before anything is made.
 struct Prepared {
@@ -58,17 +57,16 @@ impl Runtime {
         let resources = spec.linux().as_ref().and_then(|l| l.resources().as_ref());
         let mut mistakes = Vec::new();
         let limits = match Limits::compile(resources, host.cgroups.version()) {
-            Ok(limits) => limits,
+            Ok(limits) => Some(limits),
             Err(found) => {
                 mistakes.extend(found);
-                Limits::default()
+                None
             }
         };
         let location = self.location(id, spec, &host)?;
         // A systemd unit begins with its first process, so nothing can be cloned into it.
-        let starts_in_cgroup = location
-            .as_ref()
-            .is_some_and(|l| l.version() == Version::V2 && l.driver() == Driver::Cgroupfs);
+        let starts_in_cgroup =
+            location.as_ref().is_some_and(|l| l.version() == Version::V2 && l.driver() == Driver::Cgroupfs);
         let mut choices = compile::Options {
             id: id.to_owned(),
             gate,
@@ -87,10 +85,10 @@ impl Runtime {
                 location.mounts().map(|(mount, dir)| (mount.to_path_buf(), dir.to_path_buf())).collect();
         }
         let plan = match compile::compile(spec, &bundle.dir, &host, &choices) {
-            Ok(plan) => plan,
+            Ok(plan) => Some(plan),
             Err(found) => {
                 mistakes.extend(found);
-                Plan::default()
+                None
             }
         };
         if options.terminal_socket.is_some() && !wants_terminal(spec) {
@@ -108,11 +106,15 @@ impl Runtime {
         for mistake in mistakes {
             bundle.config.add(mistake);
         }
-        if !bundle.config.mistakes.is_empty() {
-            let mistakes = std::mem::take(&mut bundle.config.mistakes);
-            return Err(Error::Config { path: bundle.dir.join("config.json"), mistakes });
+        match (limits, plan) {
+            (Some(limits), Some(plan)) if bundle.config.mistakes.is_empty() => {
+                Ok(Prepared { bundle, location, limits, plan, starts_in_cgroup })
+            }
+            _ => {
+                let mistakes = std::mem::take(&mut bundle.config.mistakes);
+                Err(Error::Config { path: bundle.dir.join("config.json"), mistakes })
+            }
         }
-        Ok(Prepared { bundle, location, limits, plan, starts_in_cgroup })
     }
 
     fn location(&self, id: &str, spec: &Spec, host: &Host) -> Result<Option<Location>, Error> {
@@ -122,8 +124,8 @@ impl Runtime {
         let path = spec.linux().as_ref().and_then(|l| l.cgroups_path().as_ref());
         let path = path.map(|p| p.to_string_lossy().into_owned());
         let rootless = self.rootless.unwrap_or_else(|| !rustix::process::geteuid().is_root());
-        let location =
-            Location::resolve(&host.cgroups, path.as_deref(), id, self.driver(), rootless).map_err(cgroup_error(id))?;
+        let location = Location::resolve(&host.cgroups, path.as_deref(), id, self.driver(), rootless)
+            .map_err(cgroup_error(id))?;
         Ok(Some(location))
     }
 
@@ -229,8 +231,9 @@ impl Making<'_> {
         let gids = maps(linux.and_then(|l| l.gid_mappings().as_ref()));
         let clone_into = cgroup.as_ref().filter(|_| *starts_in_cgroup);
         let clone_into = clone_into.and_then(Cgroup::clone_into).map(|fd| fd.try_clone_to_owned());
-        let clone_into =
-            clone_into.transpose().map_err(|source| Error::System { action: "copying a descriptor", source })?;
+        let clone_into = clone_into
+            .transpose()
+            .map_err(|source| Error::System { action: "copying a descriptor", source })?;
         let given = Given {
             gate: gate.as_ref().map(AsFd::as_fd),
             console_socket,
@@ -284,6 +287,7 @@ impl Making<'_> {
             start_time_ticks: 0,
             cgroup: self.prepared.location.clone(),
             has_poststart: some(hooks.and_then(|h| h.poststart().as_ref())),
+            resctrl: None,
             has_poststop: some(hooks.and_then(|h| h.poststop().as_ref())),
         }
     }
@@ -345,7 +349,7 @@ impl Parent for HostSide<'_> {
 
     fn map_ids(&mut self, pid: i32) -> Result<(), Error> {
         let root = rustix::process::geteuid().is_root();
-        idmap::write_maps(pid, &self.uids, &self.gids, root).map_err(Error::IdMap)
+        idmap::write_maps(pid.unsigned_abs(), &self.uids, &self.gids, root).map_err(Error::IdMap)
     }
 
     fn host_hooks(&mut self, pid: i32) -> Result<(), Error> {

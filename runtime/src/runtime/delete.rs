@@ -8,9 +8,10 @@ use crate::cgroup::Cgroup;
 use crate::error::Error;
 use crate::hooks;
 use crate::state::{ContainerDir, Record, is_alive};
+use crate::sys;
 use oci_spec::runtime::LinuxNamespaceType as Type;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 /// How long a killed container may take to go: processes in uninterruptible sleep take their time.
@@ -66,14 +67,10 @@ impl Runtime {
     fn signal_init(&self, record: &Record, signal: i32) -> Result<(), Error> {
         let not_running = || Error::NotRunning { id: record.id.clone() };
         let pidfd = init_of(record).ok_or_else(not_running)?;
-        let signal = named(signal)?;
-        match signal {
-            None => Ok(()),
-            Some(signal) => pidfd_send_signal(&pidfd, signal).map_err(|e| match e {
-                rustix::io::Errno::SRCH => not_running(),
-                other => Error::System { action: "sending a signal", source: other.into() },
-            }),
-        }
+        sys::send_signal(pidfd.as_fd(), signal).map_err(|source| match source.raw_os_error() {
+            Some(libc::ESRCH) => not_running(),
+            _ => Error::System { action: "sending a signal", source },
+        })
     }
 
     /// Removes a container. With `force` one that runs is killed first, and one that does not exist is no error.
@@ -119,7 +116,7 @@ impl Runtime {
         let init = init_of(record);
         if let Some(pidfd) = &init {
             // ESRCH: it went by itself.
-            drop(pidfd_send_signal(pidfd, Signal::KILL));
+            pidfd_send_signal(pidfd, Signal::KILL).unwrap_or(());
         }
         if let Some(cgroup) = open_cgroup(record)? {
             if cgroup.is_populated().map_err(&failed)? {
@@ -156,30 +153,20 @@ fn gone(record: &Record, pidfd: &OwnedFd) -> bool {
     }
 }
 
-/// The signal with this number; none for 0, which only asks whether the process is there.
-fn named(signal: i32) -> Result<Option<Signal>, Error> {
-    if signal == 0 {
-        return Ok(None);
-    }
-    let known = Signal::from_named_raw(signal).or_else(|| Signal::rt(signal - libc::SIGRTMIN()));
-    known.map(Some).ok_or(Error::System {
-        action: "sending a signal",
-        source: std::io::Error::from_raw_os_error(libc::EINVAL),
-    })
-}
-
 fn signal_all(record: &Record, cgroup: &Cgroup, signal: i32) -> Result<(), Error> {
     let failed = cgroup_error(&record.id);
     if signal == libc::SIGKILL {
         return cgroup.kill().map_err(&failed);
     }
-    let Some(signal) = named(signal)? else { return Ok(()) };
     for pid in cgroup.pids(true).map_err(&failed)? {
         let Some(pid) = Pid::from_raw(pid) else { continue };
-        let sent = pidfd_open(pid, PidfdFlags::empty()).and_then(|pidfd| pidfd_send_signal(&pidfd, signal));
+        let sent = pidfd_open(pid, PidfdFlags::empty())
+            .map_err(std::io::Error::from)
+            .and_then(|pidfd| sys::send_signal(pidfd.as_fd(), signal));
         match sent {
-            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
-            Err(e) => return Err(Error::System { action: "sending a signal", source: e.into() }),
+            Ok(()) => {}
+            Err(e) if e.raw_os_error() == Some(libc::ESRCH) => {}
+            Err(source) => return Err(Error::System { action: "sending a signal", source }),
         }
     }
     Ok(())

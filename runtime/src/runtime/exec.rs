@@ -34,9 +34,9 @@ impl Runtime {
         let spec = kept_config(&dir)?;
         drop(dir);
         let host = self.host(&spec, Some(&options.process))?;
-        let unified = cgroup
-            .as_ref()
-            .is_some_and(|c| c.location().version() == Version::V2 && c.location().driver() == Driver::Cgroupfs);
+        let unified = cgroup.as_ref().is_some_and(|c| {
+            c.location().version() == Version::V2 && c.location().driver() == Driver::Cgroupfs
+        });
         let choices = compile::Options {
             id: id.to_owned(),
             preserve_fds: options.preserve_fds,
@@ -68,7 +68,8 @@ impl Runtime {
             until_exec: true,
             ..Given::default()
         };
-        let mut host = ExecSide { options, record: &record, spec: &spec, cgroup, target: &group, pidfd: None };
+        let mut host =
+            ExecSide { options, record: &record, spec: &spec, cgroup, target: &group, pidfd: None };
         let mut launched = launch(&plan, &given, &mut host, Error::Exec);
         if is_busy(&launched) {
             // A container that gave controllers to cgroups below its own takes no process there: the new one
@@ -90,7 +91,8 @@ fn is_busy<T>(result: &Result<T, Error>) -> bool {
 /// Whether the kernel denies setgroups in the container's user namespace.
 fn denies_setgroups(record: &Record, spec: &Spec) -> bool {
     let own = spec.linux().as_ref().and_then(|l| l.gid_mappings().as_ref()).is_some_and(|m| !m.is_empty());
-    own && std::fs::read(format!("/proc/{}/setgroups", record.pid)).is_ok_and(|text| text.starts_with(b"deny"))
+    own && std::fs::read(format!("/proc/{}/setgroups", record.pid))
+        .is_ok_and(|text| text.starts_with(b"deny"))
 }
 
 /// Where the process goes.
@@ -144,8 +146,11 @@ impl Parent for ExecSide<'_> {
             }
             for directory in &self.target.below {
                 let path = directory.join("cgroup.procs");
-                std::fs::write(&path, pid.to_string())
-                    .map_err(|source| Error::File { action: "attaching to", path, source })?;
+                std::fs::write(&path, pid.to_string()).map_err(|source| Error::File {
+                    action: "attaching to",
+                    path,
+                    source,
+                })?;
             }
         }
         if let Some(adjustment) = self.options.process.oom_score_adj() {

@@ -12,7 +12,7 @@ mod resources;
 mod types;
 
 pub use types::{
-    CgroupsMode, CheckpointOptions, CreateOptions, ExecOptions, Oom, Rdt, RestoreOptions, Running, Status,
+    CgroupsMode, CheckpointOptions, CreateOptions, ExecOptions, Rdt, RestoreOptions, Running, Status,
 };
 
 use crate::cgroup::{Cgroup, Driver};
@@ -45,9 +45,8 @@ fn is_privileged() -> bool {
         return false;
     }
     // The initial namespace maps everything onto itself.
-    std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| {
-        map.split_ascii_whitespace().eq(["0", "0", "4294967295"])
-    })
+    std::fs::read_to_string("/proc/self/uid_map")
+        .is_ok_and(|map| map.split_ascii_whitespace().eq(["0", "0", "4294967295"]))
 }
 
 impl Runtime {
@@ -59,8 +58,9 @@ impl Runtime {
     fn host(&self, spec: &Spec, process: Option<&oci_spec::runtime::Process>) -> Result<Host, Error> {
         use oci_spec::runtime::LinuxNamespaceType as Type;
         let linux = spec.linux().as_ref();
-        let user_namespace =
-            linux.and_then(|l| l.namespaces().as_ref()).is_some_and(|l| l.iter().any(|n| n.typ() == Type::User));
+        let user_namespace = linux
+            .and_then(|l| l.namespaces().as_ref())
+            .is_some_and(|l| l.iter().any(|n| n.typ() == Type::User));
         let process = process.or(spec.process().as_ref());
         let labelled = process.is_some_and(|p| p.selinux_label().is_some() || p.apparmor_profile().is_some())
             || linux.is_some_and(|l| l.mount_label().is_some());
@@ -69,7 +69,8 @@ impl Runtime {
             privileged: user_namespace && is_privileged(),
             selinux: labelled && Path::new("/sys/fs/selinux/enforce").exists(),
             apparmor: labelled
-                && std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|t| t.first() == Some(&b'Y')),
+                && std::fs::read("/sys/module/apparmor/parameters/enabled")
+                    .is_ok_and(|t| t.first() == Some(&b'Y')),
         })
     }
 
@@ -151,22 +152,28 @@ fn write_pid_file(path: &Path, pid: i32) -> Result<(), Error> {
     let mut name = std::ffi::OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
     let temporary = path.with_file_name(name);
-    std::fs::write(&temporary, pid.to_string()).and_then(|()| std::fs::rename(&temporary, path)).map_err(|source| {
-        Error::File { action: "writing the pid file", path: path.to_path_buf(), source }
-    })
+    std::fs::write(&temporary, pid.to_string())
+        .and_then(|()| std::fs::rename(&temporary, path))
+        .map_err(|source| Error::File { action: "writing the pid file", path: path.to_path_buf(), source })
 }
 
 /// Sends a pidfd to the socket of the caller (`--pidfd-socket`).
 fn send_pidfd(path: &Path, pidfd: BorrowedFd<'_>) -> Result<(), Error> {
     let socket = connect(path, "connecting to the pidfd socket")?;
-    sys::send_with_fd(&socket, b"pidfd", pidfd)
-        .map_err(|source| Error::File { action: "sending the pidfd to", path: path.to_path_buf(), source })
+    sys::send_with_fd(&socket, b"pidfd", pidfd).map_err(|source| Error::File {
+        action: "sending the pidfd to",
+        path: path.to_path_buf(),
+        source,
+    })
 }
 
 fn set_oom_score(pid: i32, adjustment: i32) -> Result<(), Error> {
     let path = PathBuf::from(format!("/proc/{pid}/oom_score_adj"));
-    std::fs::write(&path, adjustment.to_string())
-        .map_err(|source| Error::File { action: "writing process.oomScoreAdj to", path, source })
+    std::fs::write(&path, adjustment.to_string()).map_err(|source| Error::File {
+        action: "writing process.oomScoreAdj to",
+        path,
+        source,
+    })
 }
 
 /// Hands the listener of a filter with `SCMP_ACT_NOTIFY` to the agent, with the container process state of the
@@ -188,6 +195,9 @@ fn send_listener(
         "metadata": profile.listener_metadata().as_deref().unwrap_or(""),
         "state": state,
     });
-    sys::send_with_fd(&socket, message.to_string().as_bytes(), listener)
-        .map_err(|source| Error::File { action: "sending the seccomp listener to", path: path.clone(), source })
+    sys::send_with_fd(&socket, message.to_string().as_bytes(), listener).map_err(|source| Error::File {
+        action: "sending the seccomp listener to",
+        path: path.clone(),
+        source,
+    })
 }

@@ -179,15 +179,3 @@ pub struct RestoreOptions {
     /// SELinux context of mounts.
     pub lsm_mount_context: Option<String>,
 }
-
-/// What a watch for memory exhaustion has seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Oom {
-    /// A process was killed.
-    Killed,
-    /// Nothing of interest.
-    Nothing,
-    /// The container is gone: no more will come.
-    Gone,
-}
-

@@ -19,6 +19,15 @@ pub struct Instruction {
     pub k: u32,
 }
 
+impl Instruction {
+    /// The eight bytes of `struct sock_filter` as they lie in memory.
+    pub fn to_bits(self) -> u64 {
+        let [a, b] = self.code.to_ne_bytes();
+        let [c, d, e, f] = self.k.to_ne_bytes();
+        u64::from_ne_bytes([a, b, self.jt, self.jf, c, d, e, f])
+    }
+}
+
 /// `A = data[k]`, 32 bits.
 const LOAD: u16 = 0x20;
 /// `A &= k`.
