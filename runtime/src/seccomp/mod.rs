@@ -23,6 +23,7 @@
 //!   ignores the rest: `socket(2^32 + AF_ALG)` is `AF_ALG`. On 32-bit architectures that is every
 //!   argument. Comparisons are unsigned. A value whose upper half only repeats its sign is the negative
 //!   number; any other value beyond 32 bits compares as greater than every argument and is a warning.
+//!   The 16 bits of a file mode are compared as 32, too: a rule on one of its bits wants MASKED_EQ.
 //! - Where the default action is none of ALLOW, LOG and TRACE, numbers above the highest that the profile names (by
 //!   architecture, whether the entry has an effect or not) fail with ENOSYS: a C library then falls back
 //!   from a call that is newer than the profile. Numbers that are no system call at all do as well.
