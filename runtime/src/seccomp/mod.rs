@@ -33,8 +33,8 @@
 //! - Names that no architecture has are skipped with a warning, as runc does.
 //! - An absent `flags` means `SECCOMP_FILTER_FLAG_SPEC_ALLOW`, an empty one means none.
 //!   `SECCOMP_FILTER_FLAG_TSYNC` is accepted and has no effect: init has one thread.
-//! - `SCMP_ACT_NOTIFY` is refused as the default and for `write`, by which init tells of the
-//!   descriptor.
+//! - `SCMP_ACT_NOTIFY` is refused as the default, and for `write` and `sendmsg`, by which init hands
+//!   the notification descriptor over (runc refuses `write` for the same reason).
 
 mod arch;
 mod bpf;
