@@ -12,6 +12,9 @@ use oci_spec::runtime::{
 /// Where programs are looked for when the environment has no PATH.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// `SECCOMP_FILTER_FLAG_NEW_LISTENER`.
+const NEW_LISTENER: u32 = 1 << 3;
+
 /// What exec needs besides the container's config.
 #[derive(Clone, Debug)]
 pub struct ProcessOptions {
@@ -332,18 +335,15 @@ fn user_and_program(cx: &mut Context<'_>, process: &Process, set_groups: bool, c
 
 fn seccomp_step(cx: &mut Context<'_>) -> Option<Step> {
     let profile = cx.spec.linux().as_ref()?.seccomp().as_ref()?;
-    let Some(native) = seccomp::Arch::native() else {
-        cx.mistake("/linux/seccomp", "dhow has no table of system calls for this machine's architecture");
-        return None;
-    };
-    match seccomp::compile(profile, native) {
+    match seccomp::compile(profile, seccomp::Arch::native()) {
         Ok(compiled) => {
             let program = compiled.program;
             if program.instructions.is_empty() {
                 return None;
             }
             cx.plan.filter = program.instructions.iter().map(|i| i.to_bits()).collect();
-            Some(Step::Seccomp { flags: program.flags, notify: program.notify })
+            let listener = if program.notify { NEW_LISTENER } else { 0 };
+            Some(Step::Seccomp { flags: program.flags | listener, notify: program.notify })
         }
         Err(mistakes) => {
             cx.mistakes.extend(mistakes);

@@ -20,11 +20,10 @@ pub struct Instruction {
 }
 
 impl Instruction {
-    /// The eight bytes of `struct sock_filter` as they lie in memory.
-    pub fn to_bits(self) -> u64 {
-        let [a, b] = self.code.to_ne_bytes();
-        let [c, d, e, f] = self.k.to_ne_bytes();
-        u64::from_ne_bytes([a, b, self.jt, self.jf, c, d, e, f])
+    /// The eight bytes that the kernel reads, as one number in this machine's byte order.
+    pub const fn to_bits(self) -> u64 {
+        let (code, k) = (self.code.to_ne_bytes(), self.k.to_ne_bytes());
+        u64::from_ne_bytes([code[0], code[1], self.jt, self.jf, k[0], k[1], k[2], k[3]])
     }
 }
 
@@ -171,5 +170,20 @@ impl Assembler {
     pub fn start(&mut self, point: Point) {
         let label = self.enter(point, None);
         self.adjoin(label);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bits_are_the_struct_in_memory() {
+        let bytes = Instruction { code: 0x15, jt: 1, jf: 2, k: 0xc000_003e }.to_bits().to_ne_bytes();
+        assert_eq!(
+            (&bytes[..2], &bytes[4..]),
+            (&0x15_u16.to_ne_bytes()[..], &0xc000_003e_u32.to_ne_bytes()[..])
+        );
+        assert_eq!((bytes[2], bytes[3]), (1, 2));
     }
 }

@@ -23,6 +23,7 @@
 //!   ignores the rest: `socket(2^32 + AF_ALG)` is `AF_ALG`. On 32-bit architectures that is every
 //!   argument. Comparisons are unsigned. A value whose upper half only repeats its sign is the negative
 //!   number; any other value beyond 32 bits compares as greater than every argument and is a warning.
+//!   The 16 bits of a file mode are compared as 32, too: a rule on one of its bits wants MASKED_EQ.
 //! - Where the default action is none of ALLOW, LOG and TRACE, numbers above the highest that the profile names (by
 //!   architecture, whether the entry has an effect or not) fail with ENOSYS: a C library then falls back
 //!   from a call that is newer than the profile. Numbers that are no system call at all do as well.
@@ -32,8 +33,8 @@
 //! - Names that no architecture has are skipped with a warning, as runc does.
 //! - An absent `flags` means `SECCOMP_FILTER_FLAG_SPEC_ALLOW`, an empty one means none.
 //!   `SECCOMP_FILTER_FLAG_TSYNC` is accepted and has no effect: init has one thread.
-//! - `SCMP_ACT_NOTIFY` is refused as the default and for `write`, by which init tells of the
-//!   descriptor.
+//! - `SCMP_ACT_NOTIFY` is refused as the default, and for `write` and `sendmsg`, by which init hands
+//!   the notification descriptor over (runc refuses `write` for the same reason).
 
 mod arch;
 mod bpf;

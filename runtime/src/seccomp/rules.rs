@@ -34,6 +34,10 @@ const FLAG_LOG: u32 = 1 << 1;
 const FLAG_SPEC_ALLOW: u32 = 1 << 2;
 const FLAG_WAIT_KILLABLE_RECV: u32 = 1 << 5;
 
+/// What init may call between loading the filter and the arrival of the notification descriptor at the
+/// parent. Nobody could answer a notification then.
+const HANDOVER: [&str; 2] = ["write", "sendmsg"];
+
 /// Arguments of a system call.
 const ARGUMENTS: usize = 6;
 
@@ -208,10 +212,10 @@ pub(super) fn resolve(profile: &LinuxSeccomp, native: Arch, findings: &mut Findi
         check_args(entry, args, findings);
         for (index, name) in syscall.names().iter().enumerate() {
             let place = Place { entry, name: index };
-            if action == NOTIFY && name == "write" {
+            if action == NOTIFY && HANDOVER.contains(&name.as_str()) {
                 findings.mistake(
                     place.pointer(),
-                    "SCMP_ACT_NOTIFY on write would stop the call that hands the notification descriptor over",
+                    format!("SCMP_ACT_NOTIFY on {name} would stop the call that hands the notification descriptor over"),
                 );
             }
             let Some(found) = table::find(name) else {
