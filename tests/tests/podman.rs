@@ -238,7 +238,13 @@ fn settings(podman: &Podman, steps: &mut Steps) {
         let file = podman.sandbox().join("passed");
         fs::write(&file, "passed\n").unwrap();
         let image = dhow_tests::callers::podman::IMAGE;
-        let command = podman.command(["run", "--rm", "--preserve-fds", "1", image, "cat", "/proc/self/fd/3"]);
+        let mut args = vec!["run", "--rm", "--preserve-fds", "1"];
+        let parent = format!("--cgroup-parent=/{}", podman.sandbox().tag());
+        if podman.user() == User::Root {
+            args.push(&parent);
+        }
+        args.extend([image, "cat", "/proc/self/fd/3"]);
+        let command = podman.command(args);
         let words = command.get_args().skip_while(|a| *a != "--").skip(1);
         let line: Vec<_> = words.map(|w| dhow_tests::callers::quote(&w.to_string_lossy())).collect();
         let mut shell = podman.sandbox().command("sh");
@@ -260,7 +266,15 @@ fn settings(podman: &Podman, steps: &mut Steps) {
         assert!(out.stderr.contains("not supported"), "{out}");
     });
     steps.step("--ulimit, --sysctl", || {
-        let options = ["--rm", "--ulimit", "nofile=100:200", "--sysctl", "net.ipv4.ip_forward=1"];
+        let options = [
+            "--rm",
+            "--ulimit",
+            "nofile=100:200",
+            "--ulimit",
+            "nproc=1000:1000",
+            "--sysctl",
+            "net.ipv4.ip_forward=1",
+        ];
         let script = "ulimit -Sn; ulimit -Hn; cat /proc/sys/net/ipv4/ip_forward";
         assert_eq!(podman.run(&options, &["sh", "-c", script]).ok().stdout, "100\n200\n1\n");
     });
@@ -294,8 +308,14 @@ fn root_only(podman: &Podman, steps: &mut Steps) {
     steps.step("an OOM kill is seen", || {
         let script = "x=aaaaaaaaaaaaaaaa; while :; do x=$x$x; done";
         let options = ["--name", "oom", "--memory", "16m", "--memory-swap", "16m"];
+        // conmon finds the container's memory cgroup and marks the kill by a file; Debian 12's (2.1.6) puts it in its
+        // working directory, /, where podman does not look.
+        let mark = std::path::Path::new("/oom");
+        let before = mark.exists();
         podman.run(&options, &["sh", "-c", script]).code(137);
-        assert_eq!(podman.inspect("oom", "{{.State.OOMKilled}} {{.State.ExitCode}}"), "true 137");
+        let state = podman.inspect("oom", "{{.State.OOMKilled}} {{.State.ExitCode}}");
+        let marked = !before && fs::remove_file(mark).is_ok();
+        assert!(state == "true 137" || (marked && state == "false 137"), "{state}");
         podman.remove("oom");
     });
     steps.step("--privileged", || {
@@ -338,7 +358,7 @@ fn root_only(podman: &Podman, steps: &mut Steps) {
         let address = podman.inspect("web", "{{.NetworkSettings.IPAddress}}");
         let got = wait_for(Duration::from_secs(10), || {
             let url = format!("http://{address}/group");
-            let out = podman.sandbox().run("/bin/busybox", ["wget", "-T", "2", "-qO-", &url]);
+            let out = podman.sandbox().run("/bin/busybox", ["wget", "-qO-", &url]);
             out.success().then_some(out.stdout)
         });
         podman.remove("web");
@@ -349,13 +369,8 @@ fn root_only(podman: &Podman, steps: &mut Steps) {
         let (log, hook) = (podman.sandbox().join("hook.log"), podman.sandbox().join("hook"));
         fs::write(&hook, format!("#!/bin/sh\n{{ echo \"$1\"; cat; echo; }} >>{}\n", log.display())).unwrap();
         dhow_tests::run(std::process::Command::new("chmod").arg("755").arg(&hook)).ok();
-        for stage in
-            ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"]
-        {
-            // The last two run in the container's file system; one there is enough to show the order.
-            if stage == "startContainer" || stage == "createContainer" {
-                continue;
-            }
+        // startContainer's program would have to be in the image; its place in the order is tested without podman.
+        for stage in ["prestart", "createRuntime", "createContainer", "poststart", "poststop"] {
             let text = serde_json::json!({
                 "version": "1.0.0", "when": { "always": true }, "stages": [stage],
                 "hook": { "path": hook, "args": ["hook", stage] }
@@ -368,9 +383,15 @@ fn root_only(podman: &Podman, steps: &mut Steps) {
         podman.call([&dir, "run", "--rm", &parent, image, "true"]).ok();
         let text = fs::read_to_string(&log).unwrap_or_default();
         let stages: Vec<_> = text.lines().filter(|l| !l.starts_with('{') && !l.is_empty()).collect();
-        assert_eq!(stages, ["prestart", "createRuntime", "poststart", "poststop"], "{text}");
+        assert_eq!(
+            stages,
+            ["prestart", "createRuntime", "createContainer", "poststart", "poststop"],
+            "{text}"
+        );
         let states = text.lines().filter(|l| l.starts_with('{'));
-        for (state, expected) in states.zip(["creat", "creat", "running", "stopped"]) {
+        // runc 1.1 still says `created` after the start.
+        let started = if runtime::is_dhow() { "running" } else { "" };
+        for (state, expected) in states.zip(["creat", "creat", "creat", started, "stopped"]) {
             let state: serde_json::Value = serde_json::from_str(state).expect("the state is JSON");
             let status = state["status"].as_str().unwrap_or_default();
             assert!(status.starts_with(expected), "{status} is not {expected}");
@@ -396,12 +417,7 @@ fn rootless_only(podman: &Podman, steps: &mut Steps) {
 
 fn pods(podman: &Podman, steps: &mut Steps) {
     steps.step("a pod shares network, IPC and host name", || {
-        let mut create = vec!["pod", "create", "--name", "fleet", "--hostname", "flagship"];
-        let parent = format!("/{}", podman.sandbox().tag());
-        if podman.has_limits() {
-            create.extend(["--cgroup-parent", &parent]);
-        }
-        podman.call(create).ok();
+        podman.create_pod("fleet", &["--hostname", "flagship"]).ok();
         let script = "touch /dev/shm/mine; exec httpd -f -p 8000 -h /etc";
         podman.run(&["-d", "--pod", "fleet", "--name", "one"], &["sh", "-c", script]).ok();
         let script =
@@ -419,7 +435,7 @@ fn pods(podman: &Podman, steps: &mut Steps) {
         }
     });
     steps.step("a pod that shares the pid namespace", || {
-        podman.call(["pod", "create", "--name", "crew", "--share", "pid,net,ipc,uts"]).ok();
+        podman.create_pod("crew", &["--share", "pid,net,ipc,uts"]).ok();
         podman.run(&["-d", "--pod", "crew", "--name", "mate"], &["sleep", "987"]).ok();
         let out = podman.run(&["--rm", "--pod", "crew"], &["ps"]).ok();
         assert!(out.stdout.contains("sleep 987"), "{out}");

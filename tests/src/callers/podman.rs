@@ -149,6 +149,11 @@ impl Podman {
         &self.sandbox
     }
 
+    /// Who runs podman.
+    pub fn user(&self) -> User {
+        self.user
+    }
+
     /// True if this user's containers can have memory, cpu and pids limits in this view.
     pub fn has_limits(&self) -> bool {
         let controllers = cgroup_layout() == CgroupLayout::Unified || self.view != CgroupView::V2;
@@ -241,6 +246,17 @@ impl Podman {
             };
         }
         run(&mut script)
+    }
+
+    /// Runs `podman pod create --name <name> <options>`.
+    pub fn create_pod(&self, name: &str, options: &[&str]) -> Output {
+        let parent = format!("--cgroup-parent=/{}", self.sandbox.tag());
+        let mut all = vec!["pod", "create", "--name", name];
+        if self.user == User::Root {
+            all.push(&parent);
+        }
+        all.extend(options);
+        self.call(all)
     }
 
     /// `podman inspect --format <template> <container>`, trimmed.
