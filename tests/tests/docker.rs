@@ -112,6 +112,7 @@ fn life(docker: &Docker, steps: &mut Steps) {
             (docker.call(["logs", "life"]).text() == "up").then_some(())
         });
         assert!(up.is_some(), "{}", docker.call(["logs", "life"]));
+        assert!(!docker.runtime_entries().is_empty(), "the runtime's root is somewhere else");
         let top = docker.call(["top", "life"]).ok();
         assert!(top.stdout.contains("trap"), "{top}");
         docker.call(["stop", "life"]).ok();

@@ -146,16 +146,11 @@ impl Docker {
         self.call(["rm", "--force", "--volumes", container]);
     }
 
-    /// What the runtime under test still has in its root directory.
+    /// What runtimes still have in their root directories: dockerd 20.10 gives all of them the same,
+    /// `<exec-root>/runtime-runc/moby`.
     pub fn runtime_entries(&self) -> Vec<String> {
-        let found = run(Command::new("find").arg(self.sandbox.join("exec")).args([
-            "-path",
-            "*/runtime-dhow/moby/*",
-            "-maxdepth",
-            "4",
-            "-mindepth",
-            "1",
-        ]));
-        found.stdout.lines().map(str::to_owned).collect()
+        let roots = fs::read_dir(self.sandbox.join("exec")).into_iter().flatten().flatten();
+        let roots = roots.filter(|e| e.file_name().to_string_lossy().starts_with("runtime-"));
+        roots.flat_map(|e| crate::leftovers::entries(&e.path().join("moby"))).collect()
     }
 }
