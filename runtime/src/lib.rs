@@ -20,7 +20,7 @@ mod launch;
 pub mod mount_options;
 pub mod plan;
 pub mod rdt;
-mod runtime;
+pub mod runtime;
 pub mod seccomp;
 mod state;
 mod sys;
