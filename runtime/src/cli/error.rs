@@ -36,7 +36,7 @@ use std::error::Error as _;
 use std::io;
 use std::path::PathBuf;
 
-use dhow_runtime::runtime::Error;
+use dhow_runtime::Error;
 use rustix::io::Errno;
 
 use super::args::ArgError;

@@ -4,11 +4,10 @@ use std::ffi::OsString;
 use std::io;
 use std::time::{Duration, Instant};
 
-use dhow_runtime::runtime::Oom;
+use dhow_runtime::cgroup::{OomEvent, Stats};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use serde::Serialize;
-use serde_json::Value;
 
 use super::args::{Flags, invalid};
 use super::error::CliError;
@@ -19,7 +18,7 @@ struct Event<'a> {
     r#type: &'static str,
     id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    data: Option<Value>,
+    data: Option<Stats>,
 }
 
 /// `events`.
@@ -56,7 +55,7 @@ pub fn events(session: &Session, flags: &Flags, operands: &[OsString]) -> Result
             }
             continue;
         }
-        let mut fds = [PollFd::new(&watch.fd, PollFlags::IN | PollFlags::PRI)];
+        let mut fds = [PollFd::new(&watch, PollFlags::IN | PollFlags::PRI)];
         let timeout = Timespec { tv_sec: left.as_secs() as _, tv_nsec: left.subsec_nanos().into() };
         match rustix::event::poll(&mut fds, Some(&timeout)) {
             Ok(0) | Err(Errno::INTR) => continue,
@@ -65,10 +64,13 @@ pub fn events(session: &Session, flags: &Flags, operands: &[OsString]) -> Result
                 return Err(CliError::Foreground { what: "wait for events", source: io::Error::from(errno) });
             }
         }
-        match watch.take()? {
-            Oom::Killed => output::print_json(&Event { r#type: "oom", id, data: None })?,
-            Oom::Nothing => {}
-            Oom::Gone => return Ok(0),
+        match watch
+            .next_event()
+            .map_err(|source| dhow_runtime::Error::Cgroup { id: id.to_owned(), source })?
+        {
+            OomEvent::Oom => output::print_json(&Event { r#type: "oom", id, data: None })?,
+            OomEvent::Nothing => {}
+            OomEvent::Gone => return Ok(0),
         }
     }
 }

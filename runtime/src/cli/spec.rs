@@ -8,14 +8,17 @@ use std::path::Path;
 use super::args::Flags;
 use super::error::CliError;
 use super::{Session, absolute, output};
+use dhow_runtime::features::{Features, SeccompNames};
+use dhow_runtime::seccomp;
+use dhow_runtime::template::Rootless;
 
 /// `spec`.
 pub fn spec(_: &Session, flags: &Flags, _: &[OsString]) -> Result<u8, CliError> {
     const NAME: &str = "config.json";
     let path = absolute(flags.filled("bundle").map_or(Path::new("."), Path::new))?.join(NAME);
-    let spec = dhow_runtime::template::default_spec(flags.is_on("rootless"));
-    let text =
-        output::pretty(&spec, "\t").map_err(|source| CliError::Parse { path: path.clone(), source })?;
+    let owner =
+        || Rootless { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
+    let text = dhow_runtime::template::config_json(flags.is_on("rootless").then(owner));
     // Never over a file that somebody may have worked on.
     let mut file = OpenOptions::new().write(true).create_new(true).open(&path).map_err(|source| {
         if source.kind() == ErrorKind::AlreadyExists {
@@ -24,12 +27,19 @@ pub fn spec(_: &Session, flags: &Flags, _: &[OsString]) -> Result<u8, CliError> 
             CliError::Open { path: path.clone(), source }
         }
     })?;
-    file.write_all(&text).map_err(|source| CliError::Write { path, source })?;
+    file.write_all(text.as_bytes()).map_err(|source| CliError::Write { path, source })?;
     Ok(0)
 }
 
 /// `features`.
 pub fn features(_: &Session, _: &Flags, _: &[OsString]) -> Result<u8, CliError> {
-    output::print_pretty(&dhow_runtime::features::document(), "    ")?;
+    let names = SeccompNames {
+        actions: seccomp::known_actions(),
+        operators: seccomp::known_operators(),
+        archs: seccomp::known_archs(),
+        known_flags: seccomp::known_flags(),
+        supported_flags: seccomp::known_flags(),
+    };
+    output::print(Features::new(env!("CARGO_PKG_VERSION"), names).to_json().as_bytes())?;
     Ok(0)
 }
