@@ -18,6 +18,7 @@ mod hooks;
 pub mod idmap;
 mod launch;
 pub mod mount_options;
+pub mod netdev;
 pub mod plan;
 pub mod rdt;
 pub mod runtime;
