@@ -428,9 +428,7 @@ pub(super) fn drop_empty_strings(spec: &mut Spec) {
             rdt.set_mem_bw_schema(None);
         }
     }
-    if let Some(policy) = linux.memory_policy_mut()
-        && text_of(policy.nodes())
-    {
+    if let Some(policy) = linux.memory_policy_mut().as_mut().filter(|policy| text_of(policy.nodes())) {
         policy.set_nodes(None);
     }
 }

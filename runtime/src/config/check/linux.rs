@@ -63,9 +63,7 @@ impl Check<'_> {
         if let Some(policy) = linux.memory_policy() {
             self.memory_policy(policy);
         }
-        if let Some(flags) = linux.personality().as_ref().and_then(|p| p.flags().as_ref())
-            && !flags.is_empty()
-        {
+        if linux.personality().iter().flat_map(|p| p.flags()).any(|flags| !flags.is_empty()) {
             let message = "ignored: the specification supports no flags";
             self.warning("/linux/personality/flags", message);
         }
@@ -249,9 +247,7 @@ impl Check<'_> {
                 self.warning("/linux/intelRdt/l3CacheSchema", "does not start with \"L3:\"");
             }
         }
-        if let Some(schema) = rdt.mem_bw_schema()
-            && (schema.contains('\n') || !schema.starts_with("MB:"))
-        {
+        if rdt.mem_bw_schema().as_ref().is_some_and(|s| s.contains('\n') || !s.starts_with("MB:")) {
             self.mistake("/linux/intelRdt/memBwSchema", "must start with \"MB:\" and have no newline");
         }
         for (i, line) in rdt.schemata().iter().flatten().enumerate() {

@@ -30,9 +30,7 @@ impl Check<'_> {
         self.user(process.user(), at);
         self.capabilities(process, at);
         self.rlimits(process, at);
-        if let Some(score) = process.oom_score_adj()
-            && !(-1000..=1000).contains(&score)
-        {
+        if let Some(score) = process.oom_score_adj().filter(|score| !(-1000..=1000).contains(score)) {
             self.mistake(format_args!("{at}/oomScoreAdj"), format!("{score} is not between -1000 and 1000"));
         }
         if let Some(profile) = process.apparmor_profile() {
@@ -41,9 +39,7 @@ impl Check<'_> {
         if let Some(label) = process.selinux_label() {
             self.no_nul(format_args!("{at}/selinuxLabel"), label.as_bytes());
         }
-        if process.terminal() == Some(true)
-            && let Some(size) = process.console_size()
-        {
+        if let Some(size) = process.console_size().filter(|_| process.terminal() == Some(true)) {
             for (name, value) in [("height", size.height()), ("width", size.width())] {
                 if value > u64::from(u16::MAX) {
                     let pointer = format_args!("{at}/consoleSize/{name}");
@@ -54,9 +50,7 @@ impl Check<'_> {
         if let Some(scheduler) = process.scheduler() {
             self.scheduler(scheduler, at);
         }
-        if let Some(io) = process.io_priority()
-            && !(0..=7).contains(&io.priority())
-        {
+        if let Some(io) = process.io_priority().as_ref().filter(|io| !(0..=7).contains(&io.priority())) {
             self.mistake(
                 format_args!("{at}/ioPriority/priority"),
                 format!("{} is not between 0 and 7", io.priority()),
@@ -90,9 +84,7 @@ impl Check<'_> {
                 );
             }
         }
-        if let Some(umask) = user.umask()
-            && umask > 0o7777
-        {
+        if let Some(umask) = user.umask().filter(|&umask| umask > 0o7777) {
             self.mistake(format_args!("{at}/user/umask"), format!("{umask} is more than 4095 (octal 7777)"));
         }
     }
@@ -238,9 +230,7 @@ impl Check<'_> {
         for (i, entry) in hook.env().iter().flatten().enumerate() {
             self.no_nul(format_args!("{at}/env/{i}"), entry.as_bytes());
         }
-        if let Some(seconds) = hook.timeout()
-            && seconds <= 0
-        {
+        if let Some(seconds) = hook.timeout().filter(|&seconds| seconds <= 0) {
             self.mistake(format_args!("{at}/timeout"), format!("{seconds} is not greater than zero"));
         }
     }
