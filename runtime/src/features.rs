@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::config::{MIN_VERSION, SPEC_VERSION};
-use crate::mount_options;
+use crate::{mount_options, seccomp};
 
 /// The kinds of hooks, in the order in which they run.
 pub const HOOKS: &[&str] =
@@ -34,21 +34,6 @@ pub const MEMORY_POLICY_FLAGS: &[&str] =
 
 /// Annotations of a configuration that change what the runtime does; one that ends with a dot is a prefix.
 pub const UNSAFE_ANNOTATIONS: &[&str] = &["org.criu.config", "org.systemd.property."];
-
-/// The names that the seccomp compiler knows.
-#[derive(Clone, Copy, Debug)]
-pub struct SeccompNames<'a> {
-    /// `SCMP_ACT_*`.
-    pub actions: &'a [&'a str],
-    /// `SCMP_CMP_*`.
-    pub operators: &'a [&'a str],
-    /// `SCMP_ARCH_*`.
-    pub archs: &'a [&'a str],
-    /// `SECCOMP_FILTER_FLAG_*` that are understood.
-    pub known_flags: &'a [&'a str],
-    /// Those of them that can be used.
-    pub supported_flags: &'a [&'a str],
-}
 
 /// The features document.
 #[derive(Debug, Serialize)]
@@ -122,47 +107,41 @@ struct MountExtensions {
     idmap: Enabled,
 }
 
-impl<'a> Features<'a> {
-    /// The document of this runtime. `version` is that of the program.
-    pub fn new(version: &'a str, seccomp: SeccompNames<'a>) -> Self {
-        // Callers look for the second one by runc's name to know whether they may offer checkpoints.
-        let annotations = BTreeMap::from([
-            ("org.dhow.runtime.version", version),
-            ("org.opencontainers.runc.checkpoint.enabled", "true"),
-        ]);
-        let yes = || Enabled { enabled: true };
-        Features {
-            oci_version_min: MIN_VERSION,
-            oci_version_max: SPEC_VERSION,
-            hooks: HOOKS,
-            mount_options: mount_options::known().collect(),
-            linux: Linux {
-                namespaces: NAMESPACES,
-                capabilities: capabilities(),
-                cgroup: Cgroup { v1: true, v2: true, systemd: true, systemd_user: true, rdma: true },
-                seccomp: Seccomp {
-                    enabled: true,
-                    actions: seccomp.actions,
-                    operators: seccomp.operators,
-                    archs: seccomp.archs,
-                    known_flags: seccomp.known_flags,
-                    supported_flags: seccomp.supported_flags,
-                },
-                apparmor: yes(),
-                selinux: yes(),
-                intel_rdt: IntelRdt { enabled: true, schemata: true, monitoring: true },
-                memory_policy: MemoryPolicy { modes: MEMORY_POLICY_MODES, flags: MEMORY_POLICY_FLAGS },
-                mount_extensions: MountExtensions { idmap: yes() },
-                net_devices: yes(),
+/// The document of this runtime, to be printed with an indentation of four spaces as runc's is.
+pub fn document() -> Features<'static> {
+    // Callers look for the second one by runc's name to know whether they may offer checkpoints.
+    let annotations = BTreeMap::from([
+        ("org.dhow.runtime.version", env!("CARGO_PKG_VERSION")),
+        ("org.opencontainers.runc.checkpoint.enabled", "true"),
+    ]);
+    let yes = || Enabled { enabled: true };
+    Features {
+        oci_version_min: MIN_VERSION,
+        oci_version_max: SPEC_VERSION,
+        hooks: HOOKS,
+        mount_options: mount_options::known().collect(),
+        linux: Linux {
+            namespaces: NAMESPACES,
+            capabilities: capabilities(),
+            cgroup: Cgroup { v1: true, v2: true, systemd: true, systemd_user: true, rdma: true },
+            seccomp: Seccomp {
+                enabled: true,
+                actions: seccomp::known_actions(),
+                operators: seccomp::known_operators(),
+                archs: seccomp::known_archs(),
+                known_flags: seccomp::known_flags(),
+                // The flags are this runtime's own doing, with no library between it and the kernel.
+                supported_flags: seccomp::known_flags(),
             },
-            annotations,
-            potentially_unsafe_config_annotations: UNSAFE_ANNOTATIONS,
-        }
-    }
-
-    /// The document as JSON, indented by four spaces as runc does it, with a newline at its end.
-    pub fn to_json(&self) -> String {
-        crate::template::pretty(self, b"    ")
+            apparmor: yes(),
+            selinux: yes(),
+            intel_rdt: IntelRdt { enabled: true, schemata: true, monitoring: true },
+            memory_policy: MemoryPolicy { modes: MEMORY_POLICY_MODES, flags: MEMORY_POLICY_FLAGS },
+            mount_extensions: MountExtensions { idmap: yes() },
+            net_devices: yes(),
+        },
+        annotations,
+        potentially_unsafe_config_annotations: UNSAFE_ANNOTATIONS,
     }
 }
 
@@ -176,28 +155,17 @@ fn capabilities() -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use oci_spec::runtime::{LinuxMemoryPolicy, LinuxNamespace};
+    use oci_spec::runtime::{LinuxMemoryPolicy, LinuxNamespace, LinuxSeccomp};
     use serde_json::{Value, json};
-
-    fn document() -> Value {
-        let names = SeccompNames {
-            actions: &["SCMP_ACT_ALLOW"],
-            operators: &["SCMP_CMP_EQ"],
-            archs: &["SCMP_ARCH_X86_64"],
-            known_flags: &["SECCOMP_FILTER_FLAG_LOG"],
-            supported_flags: &["SECCOMP_FILTER_FLAG_LOG"],
-        };
-        serde_json::from_str(&Features::new("0.1.0", names).to_json()).unwrap()
-    }
 
     #[test]
     fn names_of_the_specification() {
-        let document = document();
+        let document: Value = serde_json::to_value(document()).unwrap();
         assert_eq!(document["ociVersionMin"], "1.0.0");
         assert_eq!(document["ociVersionMax"], "1.3.0");
         assert_eq!(document["linux"]["cgroup"]["systemdUser"], true);
         assert_eq!(document["linux"]["mountExtensions"], json!({"idmap": {"enabled": true}}));
-        assert_eq!(document["linux"]["seccomp"]["knownFlags"], json!(["SECCOMP_FILTER_FLAG_LOG"]));
+        assert!(document["linux"]["seccomp"]["knownFlags"].is_array());
         assert_eq!(document["linux"]["intelRdt"]["monitoring"], true);
         assert_eq!(document["linux"]["netDevices"]["enabled"], true);
         assert!(document["potentiallyUnsafeConfigAnnotations"].is_array());
@@ -220,6 +188,17 @@ mod tests {
         for mode in MEMORY_POLICY_MODES {
             let policy = json!({"mode": mode, "flags": MEMORY_POLICY_FLAGS});
             serde_json::from_value::<LinuxMemoryPolicy>(policy).expect(mode);
+        }
+        for action in seccomp::known_actions() {
+            let arg = |op| json!({"index": 0, "value": 0, "op": op});
+            let args: Vec<_> = seccomp::known_operators().iter().map(arg).collect();
+            let profile = json!({
+                "defaultAction": action,
+                "architectures": seccomp::known_archs(),
+                "flags": seccomp::known_flags(),
+                "syscalls": [{"names": ["read"], "action": action, "args": args}],
+            });
+            serde_json::from_value::<LinuxSeccomp>(profile).expect(action);
         }
         for name in HOOKS {
             let spec = json!({"ociVersion": "1.3.0", "hooks": {*name: [{"path": "relative"}]}});

@@ -1,21 +1,18 @@
 //! The configuration that `dhow-runtime spec` writes, to be edited by a person.
 //!
-//! It has the shape of runc's: members in the order of the specification's types, tabs. The masked paths are
-//! those that the threat model (class I) names. For a rootless container there is a user namespace with the
+//! It has the shape of runc's: members in the order of the specification's types. The masked paths are those
+//! that the threat model (class I) names. For a rootless container there is a user namespace with the
 //! caller's ids mapped to root, the host's network and its /sys, and no resources.
 
 use serde::Serialize;
-use serde_json::ser::PrettyFormatter;
 
 use crate::config::SPEC_VERSION;
 
 /// The ids that the root of a rootless container has outside of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rootless {
-    /// The caller's effective user id.
-    pub uid: u32,
-    /// The caller's effective group id.
-    pub gid: u32,
+struct Rootless {
+    uid: u32,
+    gid: u32,
 }
 
 const CAPABILITIES: &[&str] = &["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"];
@@ -78,9 +75,10 @@ const MOUNTS: &[Mount<'static>] = &[
     },
 ];
 
+/// A configuration to start from; serializes in the order of the specification's types.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Spec<'a> {
+pub struct Template<'a> {
     oci_version: &'a str,
     process: Process<'a>,
     root: Root<'a>,
@@ -185,15 +183,21 @@ struct Namespace<'a> {
     typ: &'a str,
 }
 
-/// The text of a new `config.json`: a shell in a root filesystem beside it, or, if `rootless` is given, the
-/// same for a container that an ordinary user runs.
-pub fn config_json(rootless: Option<Rootless>) -> String {
+/// The configuration of a shell in a root filesystem beside it, or, with `rootless`, of the same for a container
+/// that the calling user runs.
+pub fn default_spec(rootless: bool) -> Template<'static> {
+    let caller =
+        || Rootless { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
+    template(rootless.then(caller))
+}
+
+fn template(rootless: Option<Rootless>) -> Template<'static> {
     let map = |host_id| Some([IdMapping { container_id: 0, host_id, size: 1 }]);
     let namespaces: &[&str] = match rootless {
         None => &["pid", "network", "ipc", "uts", "mount", "cgroup"],
         Some(_) => &["pid", "ipc", "uts", "mount", "cgroup", "user"],
     };
-    let spec = Spec {
+    Template {
         oci_version: SPEC_VERSION,
         process: Process {
             terminal: true,
@@ -222,8 +226,7 @@ pub fn config_json(rootless: Option<Rootless>) -> String {
             masked_paths: MASKED_PATHS,
             readonly_paths: READONLY_PATHS,
         },
-    };
-    pretty(&spec, b"\t")
+    }
 }
 
 fn entry<'a>(mount: &Mount<'a>, rootless: bool) -> MountEntry<'a> {
@@ -238,21 +241,14 @@ fn entry<'a>(mount: &Mount<'a>, rootless: bool) -> MountEntry<'a> {
     MountEntry { destination: mount.destination, typ: mount.typ, source: mount.source, options }
 }
 
-/// JSON with the given indentation and a newline at its end.
-pub(crate) fn pretty<T: Serialize>(value: &T, indent: &'static [u8]) -> String {
-    let mut text = Vec::new();
-    let mut json = serde_json::Serializer::with_formatter(&mut text, PrettyFormatter::with_indent(indent));
-    // Neither can fail: the types serialized here are structures of strings and numbers with string keys,
-    // the writer is memory, and serde_json writes UTF-8 only.
-    value.serialize(&mut json).expect("a document of plain types");
-    text.push(b'\n');
-    String::from_utf8(text).expect("JSON is UTF-8")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config;
+
+    fn config_json(rootless: Option<Rootless>) -> String {
+        serde_json::to_string_pretty(&template(rootless)).unwrap()
+    }
 
     fn check(text: &str) -> oci_spec::runtime::Spec {
         let config = config::parse(text.as_bytes()).unwrap();
@@ -270,15 +266,14 @@ mod tests {
     }
 
     #[test]
-    fn order_and_indentation() {
+    fn members_are_in_order() {
         let text = config_json(None);
         assert!(
-            text.starts_with("{\n\t\"ociVersion\": \"1.3.0\",\n\t\"process\": {\n\t\t\"terminal\": true,\n")
+            text.starts_with("{\n  \"ociVersion\": \"1.3.0\",\n  \"process\": {\n    \"terminal\": true,\n")
         );
         let names = ["\"process\"", "\"root\"", "\"hostname\"", "\"mounts\"", "\"linux\"", "\"namespaces\""];
         let places: Vec<usize> = names.iter().map(|n| text.find(n).unwrap()).collect();
         assert!(places.is_sorted());
-        assert!(text.ends_with("}\n"));
     }
 
     #[test]
