@@ -96,12 +96,6 @@ pub struct ParsedOptions {
     pub idmap: Option<Reach>,
     /// Copy what the image has at the destination into the new tmpfs.
     pub tmpcopyup: bool,
-    /// A source that is a symbolic link is made again as a link at the destination (crun's extension).
-    pub copy_symlink: bool,
-    /// The last component of the source must not be followed if it is a symbolic link (crun's extension).
-    pub source_nofollow: bool,
-    /// The last component of the destination must not be followed if it is a symbolic link (crun's extension).
-    pub destination_nofollow: bool,
     /// What is left for the filesystem: key and value, or a bare key.
     pub data: Vec<(String, Option<String>)>,
 }
@@ -151,9 +145,6 @@ enum Meaning {
     Idmap(Reach),
     Remount,
     Tmpcopyup,
-    CopySymlink,
-    SourceNofollow,
-    DestinationNofollow,
 }
 
 use Meaning as M;
@@ -163,9 +154,7 @@ const TABLE: &[(&str, Meaning)] = &[
     ("async", M::NoSb(SB_SYNCHRONOUS)),
     ("atime", M::NoAtime(MOUNT_ATTR_NOATIME)),
     ("bind", M::Bind(Reach::Mount)),
-    ("copy-symlink", M::CopySymlink),
     ("defaults", M::Nothing),
-    ("dest-nofollow", M::DestinationNofollow),
     ("dev", M::NoAttr(MOUNT_ATTR_NODEV)),
     ("diratime", M::NoAttr(MOUNT_ATTR_NODIRATIME)),
     ("dirsync", M::Sb(SB_DIRSYNC)),
@@ -218,7 +207,6 @@ const TABLE: &[(&str, Meaning)] = &[
     ("shared", M::Propagation(MS_SHARED, Reach::Mount)),
     ("silent", M::Sb(SB_SILENT)),
     ("slave", M::Propagation(MS_SLAVE, Reach::Mount)),
-    ("src-nofollow", M::SourceNofollow),
     ("strictatime", M::Atime(MOUNT_ATTR_STRICTATIME)),
     ("suid", M::NoAttr(MOUNT_ATTR_NOSUID)),
     ("symfollow", M::NoAttr(MOUNT_ATTR_NOSYMFOLLOW)),
@@ -299,9 +287,6 @@ pub fn parse<S: AsRef<str>>(options: &[S]) -> ParsedOptions {
             M::Idmap(reach) => o.idmap = Some(reach),
             M::Remount => o.remount = true,
             M::Tmpcopyup => o.tmpcopyup = true,
-            M::CopySymlink => o.copy_symlink = true,
-            M::SourceNofollow => o.source_nofollow = true,
-            M::DestinationNofollow => o.destination_nofollow = true,
         }
     }
     parsed

@@ -7,7 +7,8 @@
 //! legal one, so that the search goes on and [`check()`] and the compiler can report their mistakes as well.
 //!
 //! What differs from Go's `encoding/json`, on purpose: names of members are compared with their case, bytes
-//! that are not UTF-8 and lone surrogates are refused, and so is anything after the document. A member that
+//! that are not UTF-8 and lone surrogates are refused in what is read (not in what is skipped), and so is
+//! anything after the document. A member that
 //! stands twice counts by its last value, as in Go, with a warning. Limits: [`MAX_CONFIG_BYTES`],
 //! [`MAX_DEPTH`]. The fast pass needs no limit on depth: it recurses as deep as the types do, and skips what
 //! it does not know without recursion.

@@ -624,6 +624,35 @@ fn both_ways_to_read_agree() {
     assert!(accepted > 50 && refused > 200, "{accepted} {refused}");
 }
 
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { failure_persistence: None, ..proptest::prelude::ProptestConfig::with_cases(200) })]
+
+    /// Whatever the bytes, parsing ends with a configuration or with mistakes, and never with both empty hands.
+    #[test]
+    fn any_bytes(edits in proptest::collection::vec((0usize..2000, 0u8..=255, 0usize..3), 1..6)) {
+        let mut bytes = good().to_string().into_bytes();
+        for (at, byte, kind) in edits {
+            let at = at % bytes.len();
+            match kind {
+                0 => bytes[at] = byte,
+                1 => bytes.insert(at, byte),
+                _ => drop(bytes.remove(at)),
+            }
+        }
+        match parse(&bytes) {
+            Ok(mut config) => {
+                check(&config.spec, &config.mistakes, &mut Vec::new(), &mut config.warnings);
+                // What is accepted is JSON to others as well; in members that are skipped, nobody looks at
+                // the encoding.
+                if config.mistakes.is_empty() && std::str::from_utf8(&bytes).is_ok() {
+                    proptest::prop_assert!(serde_json::from_slice::<Value>(&bytes).is_ok());
+                }
+            }
+            Err(mistakes) => proptest::prop_assert!(!mistakes.is_empty()),
+        }
+    }
+}
+
 #[test]
 fn bundles() {
     let dir = std::env::temp_dir().join(format!("dhow-test-bundle-{}", std::process::id()));
