@@ -252,19 +252,26 @@ mod tests {
         }
     }
 
-    /// A namespace in the part of the host's with an interface `dhow0` in it, and one of a container; the
-    /// test's own thread is in the first.
+    /// A namespace in the part of the host's with an interface `dhow0` in it, and one of a container.
     fn host_and_container(test: &str) -> Option<(Namespace, Namespace)> {
         if !rustix::process::geteuid().is_root() {
             eprintln!("SKIPPED {test}: needs root");
             return None;
         }
         let (host, container) = (Namespace::new(), Namespace::new());
-        move_into_link_name_space(host.file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
         host.ip("link add dhow0 mtu 1400 address 02:00:00:00:00:42 type veth peer name dhow1");
         host.ip("link set dhow0 up");
         host.ip("link set dhow1 up");
         Some((host, container))
+    }
+
+    /// [`super::move_into`] in a thread whose namespace is `host`.
+    fn move_from(host: &Namespace, container: &File, name: &str, new_name: &str) -> Result<(), Error> {
+        let work = || {
+            move_into_link_name_space(host.file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+            move_into(container.as_fd(), name, new_name)
+        };
+        std::thread::scope(|scope| scope.spawn(work).join().unwrap())
     }
 
     fn addresses_of(interface: &Value) -> Vec<String> {
@@ -287,7 +294,7 @@ mod tests {
         // Neither permanent nor global: these stay behind.
         host.ip("addr add 198.51.100.1/24 dev dhow0 valid_lft 1000 preferred_lft 1000");
         host.ip("addr add 169.254.1.1/16 scope link dev dhow0");
-        move_into(container.file.as_fd(), "dhow0", "eth7").unwrap();
+        move_from(&host, &container.file, "dhow0", "eth7").unwrap();
 
         assert_eq!(host.interface("dhow0"), None);
         let moved = container.interface("eth7").expect("in the container");
@@ -303,7 +310,7 @@ mod tests {
     fn a_taken_name_changes_nothing() {
         let Some((host, container)) = host_and_container("a_taken_name_changes_nothing") else { return };
         host.ip("addr add 192.0.2.7/24 dev dhow0");
-        let error = move_into(container.file.as_fd(), "dhow0", "lo").unwrap_err();
+        let error = move_from(&host, &container.file, "dhow0", "lo").unwrap_err();
         assert!(matches!(error, Error::Exists { .. }), "{error}");
         let link = host.interface("dhow0").unwrap();
         assert_eq!(addresses_of(&link), ["192.0.2.7/24"]);
@@ -315,17 +322,17 @@ mod tests {
         let Some((host, container)) = host_and_container("a_template_takes_a_free_number") else { return };
         container.ip("link add eth0 type veth peer name other");
         host.ip("addr add 192.0.2.7/24 dev dhow0");
-        move_into(container.file.as_fd(), "dhow0", "eth%d").unwrap();
+        move_from(&host, &container.file, "dhow0", "eth%d").unwrap();
         assert_eq!(addresses_of(&container.interface("eth1").unwrap()), ["192.0.2.7/24"]);
     }
 
     #[test]
     fn the_hosts_name_may_be_taken_inside() {
-        let Some((_host, container)) = host_and_container("the_hosts_name_may_be_taken_inside") else {
+        let Some((host, container)) = host_and_container("the_hosts_name_may_be_taken_inside") else {
             return;
         };
         container.ip("link add dhow0 type veth peer name other");
-        move_into(container.file.as_fd(), "dhow0", "eth0").unwrap();
+        move_from(&host, &container.file, "dhow0", "eth0").unwrap();
         assert!(container.interface("eth0").is_some());
     }
 
@@ -333,7 +340,7 @@ mod tests {
     fn what_cannot_be_moved_stays_up() {
         let Some((host, container)) = host_and_container("what_cannot_be_moved_stays_up") else { return };
         host.ip("link set lo up");
-        let error = move_into(container.file.as_fd(), "lo", "lo7").unwrap_err();
+        let error = move_from(&host, &container.file, "lo", "lo7").unwrap_err();
         assert!(matches!(error, Error::Step { action: "move", .. }), "{error}");
         let lo = host.interface("lo").unwrap();
         assert!(lo["flags"].as_array().unwrap().iter().any(|flag| flag == "UP"), "{lo}");
@@ -341,11 +348,11 @@ mod tests {
 
     #[test]
     fn errors_name_the_interface() {
-        let Some((_host, container)) = host_and_container("errors_name_the_interface") else { return };
-        let error = move_into(container.file.as_fd(), "nothing", "x").unwrap_err();
+        let Some((host, container)) = host_and_container("errors_name_the_interface") else { return };
+        let error = move_from(&host, &container.file, "nothing", "x").unwrap_err();
         assert_eq!(error.to_string(), "look up network interface nothing of the host");
         let not_a_namespace = File::open("/dev/null").unwrap();
-        let error = move_into(not_a_namespace.as_fd(), "dhow0", "x").unwrap_err();
+        let error = move_from(&host, &not_a_namespace, "dhow0", "x").unwrap_err();
         assert!(matches!(error, Error::Socket { namespace: "the container's", .. }), "{error}");
     }
 }
