@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use dhow_runtime::runtime::{CgroupsMode, CheckpointOptions, RestoreOptions};
+use dhow_runtime::{CgroupsMode, CheckpointOptions, RestoreOptions};
 
 use super::args::{ArgError, Flags, invalid};
 use super::error::CliError;
@@ -64,6 +64,7 @@ pub fn restore(session: &Session, flags: &Flags, operands: &[OsString]) -> Resul
         foreground::become_subreaper(&session.log);
     }
     let running = session.runtime.restore(id, &options, &create)?;
+
     if detach {
         return Ok(0);
     }

@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn an_error_of_the_library_stands_for_itself() {
-        let error = CliError::from(Error::Absent { operation: "x" });
-        assert_eq!(message(&error), "x is not part of this build");
+        let error = CliError::from(Error::NotFound { id: "x".into() });
+        assert_eq!(message(&error), "container does not exist");
     }
 }

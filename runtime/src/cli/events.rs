@@ -41,6 +41,7 @@ pub fn events(session: &Session, flags: &Flags, operands: &[OsString]) -> Result
         stats()?;
         return Ok(0);
     }
+    let failed = |source| dhow_runtime::Error::Cgroup { id: id.to_owned(), source };
     let mut watch = session.runtime.oom_events(id)?;
     let mut next = Instant::now() + interval;
     loop {
@@ -64,13 +65,12 @@ pub fn events(session: &Session, flags: &Flags, operands: &[OsString]) -> Result
                 return Err(CliError::Foreground { what: "wait for events", source: io::Error::from(errno) });
             }
         }
-        match watch
-            .next_event()
-            .map_err(|source| dhow_runtime::Error::Cgroup { id: id.to_owned(), source })?
-        {
-            OomEvent::Oom => output::print_json(&Event { r#type: "oom", id, data: None })?,
-            OomEvent::Nothing => {}
-            OomEvent::Gone => return Ok(0),
+        loop {
+            match watch.next_event().map_err(failed)? {
+                OomEvent::Oom => output::print_json(&Event { r#type: "oom", id, data: None })?,
+                OomEvent::Nothing => break,
+                OomEvent::Gone => return Ok(0),
+            }
         }
     }
 }
@@ -134,10 +134,7 @@ mod tests {
     fn events_have_data_only_when_there_is_some() {
         let text = |event: &Event<'_>| serde_json::to_string(event).unwrap();
         assert_eq!(text(&Event { r#type: "oom", id: "c", data: None }), r#"{"type":"oom","id":"c"}"#);
-        let data = Some(serde_json::json!({ "pids": {} }));
-        assert_eq!(
-            text(&Event { r#type: "stats", id: "c", data }),
-            r#"{"type":"stats","id":"c","data":{"pids":{}}}"#
-        );
+        let text = text(&Event { r#type: "stats", id: "c", data: Some(Stats::default()) });
+        assert!(text.starts_with(r#"{"type":"stats","id":"c","data":{"cpu":{"#), "{text}");
     }
 }

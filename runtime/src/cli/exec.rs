@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use dhow_runtime::runtime::ExecOptions;
+use dhow_runtime::ExecOptions;
 use oci_spec::runtime::{Capability, Process};
 use serde::Deserialize;
 

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use dhow_runtime::runtime::{CreateOptions, Running};
+use dhow_runtime::{CreateOptions, Running};
 
 use super::args::{Flags, invalid};
 use super::error::CliError;

@@ -9,7 +9,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 
-use super::clock;
+use dhow_runtime::clock;
 
 /// How severe a message is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -5,7 +5,7 @@
 
 mod args;
 mod checkpoint;
-mod clock;
+
 mod error;
 mod events;
 mod exec;
@@ -29,7 +29,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 
-use dhow_runtime::runtime::Runtime;
+use dhow_runtime::Runtime;
 use lexopt::Parser;
 
 use args::{ArgError, Flags, Parsed, invalid};

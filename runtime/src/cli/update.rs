@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read};
 
-use dhow_runtime::runtime::Rdt;
+use dhow_runtime::Rdt;
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
 use serde_json::Value;
 

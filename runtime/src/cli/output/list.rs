@@ -1,6 +1,6 @@
 //! The table of `list`.
 
-use dhow_runtime::runtime::Status;
+use dhow_runtime::Status;
 
 /// Columns are at least so wide, the space after them included.
 const LEAST_WIDTH: usize = 12;
