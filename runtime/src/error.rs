@@ -230,12 +230,12 @@ pub enum Error {
     #[error(transparent)]
     Rdt(crate::rdt::Error),
     /// A network device could not be moved.
-    #[error("moving network device {name} into the container")]
+    #[error("moving network device {name} into the container (config.json /linux/netDevices)")]
     NetDevice {
         /// The device on the host.
         name: String,
         /// Why.
-        source: std::io::Error,
+        source: crate::netdev::Error,
     },
     /// A hook of the runtime namespace failed.
     #[error("{pointer}: hook {path} {how}{}", output_suffix(output))]

@@ -93,8 +93,14 @@ fn prepare(plan: &Plan, given: &Given<'_>) -> Result<(Vec<RawFd>, Vec<OwnedFd>),
                         path: source.clone(),
                         source: e,
                     };
-                    let namespace = crate::idmap::user_namespace(&uids, &gids)
-                        .map_err(|e| prepare("making the id mapping for", std::io::Error::other(e)))?;
+                    let namespace = match joined_user_namespace(plan) {
+                        // A container that joins a user namespace has the mapping of that one.
+                        Some(path) if uids.is_empty() && gids.is_empty() => {
+                            open_namespace(path, dhow_init::namespace_flag(dhow_init::Namespace::User))?
+                        }
+                        _ => crate::idmap::user_namespace(&uids, &gids)
+                            .map_err(|e| prepare("making the id mapping for", std::io::Error::other(e)))?,
+                    };
                     sys::set_idmap(fd.as_fd(), namespace.as_fd(), map.recursive)
                         .map_err(|e| prepare("id-mapping", e))?;
                 }
@@ -117,6 +123,14 @@ fn prepare(plan: &Plan, given: &Given<'_>) -> Result<(Vec<RawFd>, Vec<OwnedFd>),
         table.push(fd);
     }
     Ok((table, owned))
+}
+
+fn joined_user_namespace(plan: &Plan) -> Option<&Path> {
+    let user = dhow_init::namespace_flag(dhow_init::Namespace::User);
+    plan.descriptors.iter().find_map(|descriptor| match descriptor {
+        Descriptor::Namespace { path, flag } if *flag == user => Some(path.as_path()),
+        _ => None,
+    })
 }
 
 fn open_namespace(path: &Path, flag: u32) -> Result<OwnedFd, Error> {

@@ -65,6 +65,8 @@ pub fn run(program: &Program<'_>) -> ! {
         }
     }
     sys::unblock_signals();
+    // Files and devices get the modes that the plan says; the container's own mask is set at the end.
+    sys::umask(0);
     let mut child = Child::new(program);
     if !program.outer.is_empty() {
         child.execute(program.outer, 0);

@@ -29,7 +29,7 @@ pub fn become_subreaper(log: &Log) {
 /// the status of the process, or 128 and the number of the signal that ended it.
 pub fn wait(running: Running, log: &Log) -> Result<u8, CliError> {
     let failed = |what| move |source| CliError::Foreground { what, source };
-    let Running { pid, pidfd, console } = running;
+    let Running { pid, pidfd, console, .. } = running;
     let signals = sys::take_signals().map_err(failed("take signals"))?;
     let mut relay = console.map(Relay::new).transpose().map_err(failed("set up the terminal"))?;
     let code = loop {

@@ -44,7 +44,8 @@ pub fn create(session: &Session, flags: &Flags, operands: &[OsString]) -> Result
     if flags.is_on("plan") {
         return plan(session, id, &options);
     }
-    session.runtime.create(id, &options)?;
+    let created = session.runtime.create(id, &options)?;
+    session.warn_of(&created.warnings);
     Ok(0)
 }
 
@@ -60,6 +61,7 @@ pub fn run(session: &Session, flags: &Flags, operands: &[OsString]) -> Result<u8
         foreground::become_subreaper(&session.log);
     }
     let running = session.runtime.run(id, &options)?;
+    session.warn_of(&running.warnings);
     if detach {
         return Ok(0);
     }

@@ -151,6 +151,13 @@ fn open_log(flags: &Flags) -> Result<Log, ArgError> {
 }
 
 impl Session {
+    /// Says what of the config is ignored or deprecated.
+    pub fn warn_of(&self, warnings: &[dhow_runtime::Mistake]) {
+        for warning in warnings {
+            self.log.warn(&format!("config.json {warning}"));
+        }
+    }
+
     /// On failure the log comes back, to say so.
     fn open(flags: &Flags, log: Log) -> Result<Session, (Log, CliError)> {
         if flags.is_given("criu") {

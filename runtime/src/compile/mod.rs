@@ -152,8 +152,7 @@ pub fn compile_exec(
     options: &Options,
     exec: &ProcessOptions,
 ) -> Result<Plan, Vec<Mistake>> {
-    let mut mistakes = Vec::new();
-    let namespaces = namespaces::Namespaces::read(spec, &mut mistakes);
+    let namespaces = namespaces::Namespaces::read(spec, &mut Vec::new());
     let mut cx = Context {
         spec,
         bundle,

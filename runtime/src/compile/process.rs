@@ -157,10 +157,21 @@ pub(crate) fn compile_exec(cx: &mut Context<'_>, exec: &ProcessOptions) {
     let flags = cx.namespaces.all_flags();
     let join = cx.plan.descriptor(Descriptor::InitPidfd);
     cx.plan.push_outer(Step::NotDumpable, origin);
+    let affinity = process.exec_cpu_affinity().as_ref();
+    let initial = affinity.and_then(|a| a.initial().as_deref()).and_then(|list| cpus(cx, list, "initial"));
+    let last =
+        affinity.and_then(|a| a.cpu_affinity_final().as_deref()).and_then(|list| cpus(cx, list, "final"));
+    if let Some(cpus) = initial {
+        cx.plan.push_outer(Step::CpuAffinity { cpus }, Origin::Field("/process/execCPUAffinity/initial"));
+    }
     if flags != 0 {
         cx.plan.push_outer(Step::Join { fd: join, flags, later: false }, origin);
     }
-    cx.push(Step::NotDumpable, origin);
+    if let Some(cpus) = last {
+        // Joining a cpuset would change it again.
+        cx.push(Step::AwaitCgroup, origin);
+        cx.push(Step::CpuAffinity { cpus }, Origin::Field("/process/execCPUAffinity/final"));
+    }
     if cx.namespaces.contains(Type::User) {
         cx.push(Step::BecomeRoot, origin);
     }
@@ -181,6 +192,16 @@ pub(crate) fn compile_exec(cx: &mut Context<'_>, exec: &ProcessOptions) {
     }
     before_user(cx, process);
     user_and_program(cx, process, !exec.deny_setgroups, false);
+}
+
+fn cpus(cx: &mut Context<'_>, list: &str, member: &str) -> Option<List> {
+    match cpu_list(list).filter(|mask| !mask.is_empty()) {
+        Some(mask) => Some(cx.plan.words(mask)),
+        None => {
+            cx.mistake(format!("/process/execCPUAffinity/{member}"), "is not a list of CPUs such as `0-3,7`");
+            None
+        }
+    }
 }
 
 /// Limits, scheduling and labels: what needs the privileges of root.
@@ -352,6 +373,7 @@ fn seccomp_step(cx: &mut Context<'_>) -> Option<Step> {
     }
 }
 
+#[allow(clippy::unnecessary_cast)] // the type differs between C libraries
 fn rlimit_number(kind: PosixRlimitType) -> u32 {
     (match kind {
         PosixRlimitType::RlimitAs => libc::RLIMIT_AS,

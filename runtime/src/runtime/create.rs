@@ -4,12 +4,13 @@ use super::{CreateOptions, Running, Runtime, cgroup_error, state_json};
 use crate::cgroup::{Cgroup, Driver, Limits, Location, Version};
 use crate::compile::{self, Host};
 use crate::config::Bundle;
-use crate::error::Error;
+use crate::error::{Error, Mistake};
 use crate::hooks;
 use crate::launch::{Given, Launched, Parent, launch};
 use crate::plan::Plan;
+use crate::rdt::Resctrl;
 use crate::state::{ContainerDir, Record, is_alive, process_stat};
-use crate::{clock, idmap, sys};
+use crate::{clock, idmap, netdev, sys};
 use oci_spec::runtime::{LinuxIdMapping, Spec};
 use std::io::{Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -63,6 +64,7 @@ impl Runtime {
                 None
             }
         };
+        mistakes.extend(host_sysctls(spec));
         let location = self.location(id, spec, &host)?;
         // A systemd unit begins with its first process, so nothing can be cloned into it.
         let starts_in_cgroup =
@@ -187,6 +189,22 @@ impl Runtime {
     }
 }
 
+/// `net.*` sysctls change the network namespace that the container joins: that must not be the host's.
+fn host_sysctls(spec: &Spec) -> Option<Mistake> {
+    use oci_spec::runtime::LinuxNamespaceType::Network;
+    let linux = spec.linux().as_ref()?;
+    let name =
+        linux.sysctl().as_ref()?.keys().find(|key| key.starts_with("net.") || key.starts_with("net/"))?;
+    let network = linux.namespaces().as_ref()?.iter().find(|n| n.typ() == Network)?;
+    let joined = rustix::fs::stat(network.path().as_ref()?).ok()?;
+    let own = rustix::fs::stat("/proc/self/ns/net").ok()?;
+    let same = (joined.st_dev, joined.st_ino) == (own.st_dev, own.st_ino);
+    same.then(|| {
+        let pointer = format!("/linux/sysctl/{}", name.replace('~', "~0").replace('/', "~1"));
+        Mistake::new(pointer, "would change the host: the container joins the host's network namespace")
+    })
+}
+
 fn wants_terminal(spec: &Spec) -> bool {
     spec.process().as_ref().is_some_and(|p| p.terminal().unwrap_or(false))
 }
@@ -205,9 +223,17 @@ impl Making<'_> {
         let Prepared { bundle, location, limits, plan, starts_in_cgroup } = self.prepared;
         let spec = &bundle.config.spec;
         let mut record = self.record();
+        let rdt = spec.linux().as_ref().and_then(|l| l.intel_rdt().as_ref());
+        if let Some(rdt) = rdt {
+            let group = Resctrl::find().and_then(|fs| fs.plan(rdt, self.dir.id())).map_err(Error::Rdt)?;
+            record.resctrl = Some(group);
+        }
         // The intent: from here on a delete finds the cgroups, whatever happens to this process.
         self.dir.save(&record)?;
         self.dir.save_config(&bundle.bytes)?;
+        if let (Some(group), Some(rdt)) = (&record.resctrl, rdt) {
+            group.create(rdt).map_err(Error::Rdt)?;
+        }
         let id = record.id.clone();
         let cgroup = match location {
             Some(location) => Some(Cgroup::create(location, limits).map_err(cgroup_error(&id))?),
@@ -258,13 +284,16 @@ impl Making<'_> {
             gids,
             states: &states,
             pidfd: None,
+            network_settled: false,
         };
         let launched = launch(plan, &given, &mut host, Error::Start)?;
         let Launched { pid, pidfd, console } = launched;
         if !self.gate && record.has_poststart {
             self.runtime.poststart(self.dir, &record, spec)?;
         }
-        Ok(Running { pid, pidfd, console })
+        let mut warnings = bundle.config.warnings.clone();
+        warnings.extend_from_slice(limits.ignored());
+        Ok(Running { pid, pidfd, console, warnings })
     }
 
     fn record(&self) -> Record {
@@ -306,9 +335,33 @@ struct HostSide<'a> {
     gids: Vec<LinuxIdMapping>,
     states: &'a [(&'static str, OwnedFd)],
     pidfd: Option<OwnedFd>,
+    network_settled: bool,
 }
 
 impl HostSide<'_> {
+    /// Moves the devices of `linux.netDevices`: when the child is in its network namespace, before any hook.
+    fn settle_network(&mut self, pid: i32) -> Result<(), Error> {
+        if std::mem::replace(&mut self.network_settled, true) {
+            return Ok(());
+        }
+        let devices = self.spec.linux().as_ref().and_then(|l| l.net_devices().as_ref());
+        let Some(devices) = devices.filter(|devices| !devices.is_empty()) else { return Ok(()) };
+        let path = std::path::PathBuf::from(format!("/proc/{pid}/ns/net"));
+        let namespace = std::fs::File::open(&path).map_err(|source| Error::File {
+            action: "opening namespace",
+            path,
+            source,
+        })?;
+        let mut devices: Vec<_> = devices.iter().collect();
+        devices.sort_by_key(|(name, _)| name.as_str());
+        for (name, device) in devices {
+            let new_name = device.name().as_deref().filter(|n| !n.is_empty()).unwrap_or(name);
+            netdev::move_into(namespace.as_fd(), name, new_name)
+                .map_err(|source| Error::NetDevice { name: name.clone(), source })?;
+        }
+        Ok(())
+    }
+
     fn write_states(&self, pid: i32) -> Result<(), Error> {
         for (status, fd) in self.states {
             let text = state_json(self.record, status, pid).to_string();
@@ -338,6 +391,9 @@ impl Parent for HostSide<'_> {
             }
             cgroup.apply(self.limits).map_err(&failed)?;
         }
+        if let Some(group) = &self.record.resctrl {
+            group.attach(pid.unsigned_abs()).map_err(Error::Rdt)?;
+        }
         if let Some(adjustment) = self.spec.process().as_ref().and_then(|p| p.oom_score_adj()) {
             super::set_oom_score(pid, adjustment)?;
         }
@@ -353,6 +409,7 @@ impl Parent for HostSide<'_> {
     }
 
     fn host_hooks(&mut self, pid: i32) -> Result<(), Error> {
+        self.settle_network(pid)?;
         let Some(hooks) = self.spec.hooks() else { return Ok(()) };
         let state = state_json(self.record, "creating", pid).to_string();
         #[allow(deprecated)] // the specification still has prestart
@@ -371,6 +428,7 @@ impl Parent for HostSide<'_> {
     }
 
     fn ready(&mut self, pid: i32) -> Result<(), Error> {
+        self.settle_network(pid)?;
         self.record.pid = pid;
         self.record.start_time_ticks = process_stat(pid).map_or(0, |(_, start)| start);
         self.dir.save(self.record)?;

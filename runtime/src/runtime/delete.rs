@@ -135,6 +135,9 @@ impl Runtime {
     /// Ends what is left of the container's processes and removes its cgroups.
     pub(super) fn clean(&self, dir: &ContainerDir, record: &Record) -> Result<(), Error> {
         self.end(dir, record)?;
+        if let Some(group) = &record.resctrl {
+            group.remove().map_err(Error::Rdt)?;
+        }
         match &record.cgroup {
             Some(location) => Cgroup::remove(location).map_err(cgroup_error(&record.id)),
             None => Ok(()),

@@ -80,7 +80,12 @@ impl Runtime {
             launched = launch(&plan, &given, &mut host, Error::Exec);
         }
         let launched = launched?;
-        Ok(Running { pid: launched.pid, pidfd: launched.pidfd, console: launched.console })
+        Ok(Running {
+            pid: launched.pid,
+            pidfd: launched.pidfd,
+            console: launched.console,
+            warnings: Vec::new(),
+        })
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the verbs take and give.
 
+use crate::error::Mistake;
 use oci_spec::runtime::Process;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -63,6 +64,8 @@ pub struct Running {
     pub pidfd: OwnedFd,
     /// The master of its terminal, in the foreground.
     pub console: Option<OwnedFd>,
+    /// What of the config is ignored or deprecated.
+    pub warnings: Vec<Mistake>,
 }
 
 /// What is known of a container.
