@@ -11,17 +11,23 @@ use serde::Deserialize;
 
 use super::args::{Flags, invalid};
 use super::error::CliError;
-use super::{Session, foreground};
+use super::{Session, foreground, relay};
 
 /// `exec`.
 pub fn exec(session: &Session, flags: &Flags, operands: &[OsString]) -> Result<u8, CliError> {
     let id = session.id(operands)?;
-    let process = match flags.filled("process") {
+    let mut process = match flags.filled("process") {
         Some(path) => load(Path::new(path))?,
         None => from_flags(configured(session, id)?, flags, &operands[1..])?,
     };
     check(&process)?;
     let detach = flags.is_on("detach");
+    if !detach && process.terminal() == Some(true) {
+        if let Some((rows, columns)) = relay::size_of_caller() {
+            let size = oci_spec::runtime::BoxBuilder::default().height(rows).width(columns).build();
+            process.set_console_size(size.ok());
+        }
+    }
     let options = ExecOptions {
         process,
         detach,

@@ -190,7 +190,7 @@ mod tests {
             let child = std::process::Command::new("sh").args(["-c", script]).spawn().unwrap();
             let pid = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
             let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
-            wait(Running { pid: pid.as_raw_pid(), pidfd, console: None }, &log).unwrap()
+            wait(Running { pid: pid.as_raw_pid(), pidfd, console: None, warnings: Vec::new() }, &log).unwrap()
         };
         assert_eq!(run("exit 0"), 0);
         assert_eq!(run("exit 42"), 42);
@@ -201,7 +201,11 @@ mod tests {
         let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
         child.wait().unwrap();
         if sys::status_of_other(&pidfd).is_some() {
-            assert_eq!(wait(Running { pid: pid.as_raw_pid(), pidfd, console: None }, &log).unwrap(), 9);
+            assert_eq!(
+                wait(Running { pid: pid.as_raw_pid(), pidfd, console: None, warnings: Vec::new() }, &log)
+                    .unwrap(),
+                9
+            );
         }
     }
 }

@@ -9,7 +9,7 @@ use dhow_runtime::{CreateOptions, Running};
 use super::args::{Flags, invalid};
 use super::error::CliError;
 use super::output;
-use super::{Session, absolute, foreground, signal};
+use super::{Session, absolute, foreground, relay, signal};
 
 /// What `create`, `run` and `restore` say about the container to be.
 pub fn create_options(session: &Session, flags: &Flags, foreground: bool) -> Result<CreateOptions, CliError> {
@@ -18,6 +18,7 @@ pub fn create_options(session: &Session, flags: &Flags, foreground: bool) -> Res
         bundle: absolute(flags.filled("bundle").map_or(Path::new("."), Path::new))?,
         terminal_socket: session.path(flags, "console-socket"),
         foreground,
+        console_size: if foreground { relay::size_of_caller() } else { None },
         pid_file: session.path(flags, "pid-file"),
         pidfd_socket: session.path(flags, "pidfd-socket"),
         preserve_fds: flags.number("preserve-fds")?.unwrap_or(0),

@@ -84,10 +84,10 @@ fn dispatch(parser: &mut Parser) -> u8 {
         Ok(Parsed::Help) => return help::print(Some(verb), &log),
         Err(error) => return fail(&log, Some(verb), &error.into()),
     };
-    let session = match Session::open(&flags, log) {
-        Ok(session) => session,
-        Err((log, error)) => return fail(&log, None, &error),
-    };
+    let mut session = Session::new(log);
+    if let Err(error) = session.configure(&flags) {
+        return fail(&session.log, None, &error);
+    }
     match (verb.run)(&session, &verb_flags, &operands) {
         Ok(code) => code,
         Err(error) => {
@@ -121,7 +121,9 @@ fn fail(log: &Log, verb: Option<&verbs::Verb>, error: &CliError) -> u8 {
         let verb = verb.map_or_else(String::new, |verb| format!("{} ", verb.name));
         // On the same line, because callers read the last line of the log.
         message.push_str(&format!(" (see `dhow-runtime {verb}--help`)"));
-    } else if let Some(prefix) = verb.and_then(|verb| verb.prefix) {
+    } else if let Some(prefix) =
+        verb.and_then(|verb| verb.prefix).filter(|prefix| !message.starts_with(prefix))
+    {
         message.insert_str(0, prefix);
     }
     log.error(&message);
@@ -151,26 +153,15 @@ fn open_log(flags: &Flags) -> Result<Log, ArgError> {
 }
 
 impl Session {
-    /// Says what of the config is ignored or deprecated.
-    pub fn warn_of(&self, warnings: &[dhow_runtime::Mistake]) {
-        for warning in warnings {
-            self.log.warn(&format!("config.json {warning}"));
-        }
+    fn new(log: Log) -> Session {
+        Session { runtime: Runtime::default(), log, root_is_of_user: false }
     }
 
-    /// On failure the log comes back, to say so.
-    fn open(flags: &Flags, log: Log) -> Result<Session, (Log, CliError)> {
-        if flags.is_given("criu") {
-            log.warn("--criu is ignored: criu is found on $PATH");
-        }
-        let mut session = Session { runtime: Runtime::default(), log, root_is_of_user: false };
-        match session.configure(flags) {
-            Ok(()) => Ok(session),
-            Err(error) => Err((session.log, error)),
-        }
-    }
-
+    /// Takes the global flags.
     fn configure(&mut self, flags: &Flags) -> Result<(), CliError> {
+        if flags.is_given("criu") {
+            self.log.warn("--criu is ignored: criu is found on $PATH");
+        }
         let runtime = &mut self.runtime;
         runtime.systemd_cgroup = flags.is_on("systemd-cgroup");
         match flags.text("cgroup-manager")? {
@@ -208,6 +199,13 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// Says what of a configuration is ignored or deprecated.
+    pub fn warn_of(&self, warnings: &[dhow_runtime::Mistake]) {
+        for warning in warnings {
+            self.log.warn(&format!("config.json {warning}"));
+        }
     }
 
     /// Makes the default state directory of a user, with the sticky bit that keeps it from being swept away.
@@ -297,7 +295,9 @@ mod tests {
             panic!("{args:?}")
         };
         let log = open_log(&flags).map_err(|error| error.to_string())?;
-        Session::open(&flags, log).map_err(|(_, error)| error.to_string())
+        let mut session = Session::new(log);
+        session.configure(&flags).map_err(|error| error.to_string())?;
+        Ok(session)
     }
 
     #[test]

@@ -1,18 +1,17 @@
 //! The relay between the caller's terminal and the container's: raw mode, window size, bytes in both directions.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::PollFlags;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
-use rustix::termios::{OptionalActions, OutputModes, Termios};
+use rustix::termios::{OptionalActions, OutputModes, Termios, Winsize};
 
 /// The caller's terminal and the container's.
 pub struct Relay {
     master: OwnedFd,
-    host: Option<HostTerminal>,
+    _raw: Option<RawMode>,
     input: Pump,
     output: Pump,
 }
@@ -27,79 +26,65 @@ pub struct Interest {
     pub stdout: PollFlags,
 }
 
-/// The caller's terminal, given back as it was found when this is dropped.
-struct HostTerminal {
-    fd: OwnedFd,
-    found: Option<Termios>,
+/// The size of the caller's terminal in rows and columns, if one of its streams is a terminal that knows it.
+pub fn size_of_caller() -> Option<(u16, u16)> {
+    let size = streams().into_iter().find_map(|stream| rustix::termios::tcgetwinsize(stream).ok())?;
+    (size.ws_row != 0 && size.ws_col != 0).then_some((size.ws_row, size.ws_col))
 }
 
-impl HostTerminal {
-    /// The terminal of the caller: whichever of its streams is one, or its controlling terminal.
-    fn find() -> Option<HostTerminal> {
-        let streams: [BorrowedFd<'_>; 3] =
-            [rustix::stdio::stderr(), rustix::stdio::stdout(), rustix::stdio::stdin()];
-        for stream in streams {
-            if rustix::termios::isatty(stream) {
-                return Some(HostTerminal { fd: stream.try_clone_to_owned().ok()?, found: None });
-            }
-        }
-        let file = File::options().read(true).write(true).open("/dev/tty").ok()?;
-        Some(HostTerminal { fd: file.into(), found: None })
-    }
+/// The streams of the caller, the least often redirected first.
+fn streams() -> [BorrowedFd<'static>; 3] {
+    [rustix::stdio::stderr(), rustix::stdio::stdout(), rustix::stdio::stdin()]
+}
 
-    fn make_raw(&mut self) -> io::Result<()> {
-        let found = rustix::termios::tcgetattr(&self.fd)?;
+/// The caller's terminal in raw mode, given back as it was found when this is dropped.
+struct RawMode {
+    found: Termios,
+}
+
+impl RawMode {
+    /// Only if the keyboard is a terminal: in `echo x | run` the terminal of the other streams is left as it is.
+    fn of_stdin() -> io::Result<Option<RawMode>> {
+        let stdin = rustix::stdio::stdin();
+        let Ok(found) = rustix::termios::tcgetattr(stdin) else { return Ok(None) };
         let mut raw = found.clone();
         raw.make_raw();
-        rustix::termios::tcsetattr(&self.fd, OptionalActions::Now, &raw)?;
-        self.found = Some(found);
-        Ok(())
+        rustix::termios::tcsetattr(stdin, OptionalActions::Now, &raw)?;
+        Ok(Some(RawMode { found }))
     }
 }
 
-impl Drop for HostTerminal {
+impl Drop for RawMode {
     fn drop(&mut self) {
-        if let Some(found) = &self.found {
-            // Nothing can be done about a terminal that is gone. `Now`, not `Drain`: its output may be stopped.
-            let _ = rustix::termios::tcsetattr(&self.fd, OptionalActions::Now, found);
-        }
+        // Nothing can be done about a terminal that is gone. `Now`, not `Drain`: its output may be stopped.
+        let _ = rustix::termios::tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &self.found);
     }
 }
 
 impl Relay {
-    /// Sets the caller's terminal, if there is one, to raw mode, and the container's to its size.
+    /// Sets the caller's terminal, if there is one, to raw mode. The container's has its size already.
     ///
     /// # Errors
     /// When the caller's terminal cannot be set, or the master cannot be made non-blocking.
     pub fn new(master: OwnedFd) -> io::Result<Relay> {
         let flags = rustix::fs::fcntl_getfl(&master)?;
         rustix::fs::fcntl_setfl(&master, flags | OFlags::NONBLOCK)?;
-        let mut host = HostTerminal::find();
         if !rustix::termios::isatty(rustix::stdio::stdout()) {
             // Output to a file or a pipe is plain text: no carriage return before each new line.
             let mut modes = rustix::termios::tcgetattr(&master)?;
             modes.output_modes.remove(OutputModes::ONLCR);
             rustix::termios::tcsetattr(&master, OptionalActions::Now, &modes)?;
         }
-        if let Some(host) = &mut host {
-            // Only if the keyboard is this terminal: of `echo x | run` the terminal of stderr is left as it is.
-            if rustix::termios::isatty(rustix::stdio::stdin()) {
-                host.make_raw()?;
-            }
-        }
-        let relay = Relay { master, host, input: Pump::new(), output: Pump::new() };
-        relay.resize();
-        Ok(relay)
+        let raw = RawMode::of_stdin()?;
+        Ok(Relay { master, _raw: raw, input: Pump::new(), output: Pump::new() })
     }
 
     /// Gives the container's terminal the size of the caller's.
     pub fn resize(&self) {
-        let Some(host) = &self.host else { return };
-        // Either terminal may be gone by now, which the next read will tell.
-        if let Ok(size) = rustix::termios::tcgetwinsize(&host.fd) {
-            if size.ws_row != 0 || size.ws_col != 0 {
-                let _ = rustix::termios::tcsetwinsize(&self.master, size);
-            }
+        if let Some((ws_row, ws_col)) = size_of_caller() {
+            let size = Winsize { ws_row, ws_col, ws_xpixel: 0, ws_ypixel: 0 };
+            // The container's terminal may be gone by now, which the next read will tell.
+            let _ = rustix::termios::tcsetwinsize(&self.master, size);
         }
     }
 

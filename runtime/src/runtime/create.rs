@@ -53,6 +53,13 @@ impl Runtime {
 
     fn prepare(&self, id: &str, options: &CreateOptions, gate: bool) -> Result<Prepared, Error> {
         let mut bundle = Bundle::load(&options.bundle).map_err(Error::Bundle)?;
+        if let (Some((rows, columns)), Some(process)) =
+            (options.console_size, bundle.config.spec.process_mut().as_mut())
+        {
+            // Set before the program runs, which may ask for it at once.
+            let size = oci_spec::runtime::BoxBuilder::default().height(rows).width(columns).build();
+            process.set_console_size(size.ok());
+        }
         let spec = &bundle.config.spec;
         let host = self.host(spec, None)?;
         let resources = spec.linux().as_ref().and_then(|l| l.resources().as_ref());

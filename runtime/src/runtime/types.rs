@@ -16,6 +16,8 @@ pub struct CreateOptions {
     pub terminal_socket: Option<PathBuf>,
     /// The caller stays; it gets the master of the terminal.
     pub foreground: bool,
+    /// Rows and columns of the caller's terminal, in place of `process.consoleSize`.
+    pub console_size: Option<(u16, u16)>,
     /// Where to write the pid.
     pub pid_file: Option<PathBuf>,
     /// Where to send a pidfd of the process.
