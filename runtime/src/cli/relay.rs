@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::event::PollFlags;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
-use rustix::termios::{OptionalActions, OutputModes, Termios, Winsize};
+use rustix::termios::{OptionalActions, Termios, Winsize};
 
 /// The caller's terminal and the container's.
 pub struct Relay {
@@ -62,19 +62,14 @@ impl Drop for RawMode {
 }
 
 impl Relay {
-    /// Sets the caller's terminal, if there is one, to raw mode. The container's has its size already.
+    /// Sets the caller's terminal, if there is one, to raw mode. The container's has its size already; its modes are the
+    /// program's own business, which already runs.
     ///
     /// # Errors
     /// When the caller's terminal cannot be set, or the master cannot be made non-blocking.
     pub fn new(master: OwnedFd) -> io::Result<Relay> {
         let flags = rustix::fs::fcntl_getfl(&master)?;
         rustix::fs::fcntl_setfl(&master, flags | OFlags::NONBLOCK)?;
-        if !rustix::termios::isatty(rustix::stdio::stdout()) {
-            // Output to a file or a pipe is plain text: no carriage return before each new line.
-            let mut modes = rustix::termios::tcgetattr(&master)?;
-            modes.output_modes.remove(OutputModes::ONLCR);
-            rustix::termios::tcsetattr(&master, OptionalActions::Now, &modes)?;
-        }
         let raw = RawMode::of_stdin()?;
         Ok(Relay { master, _raw: raw, input: Pump::new(), output: Pump::new() })
     }
