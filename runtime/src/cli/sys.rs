@@ -70,20 +70,3 @@ pub fn status_of_other(pidfd: impl AsFd) -> Option<i32> {
     let got = unsafe { libc::ioctl(pidfd.as_fd().as_raw_fd(), PIDFD_GET_INFO as _, &mut info) };
     (got == 0 && info.mask & PIDFD_INFO_EXIT != 0).then_some(info.exit_code)
 }
-
-/// Whether the kernel knows a seccomp filter flag, by its name in the specification.
-pub fn has_filter_flag(name: &str) -> bool {
-    /// Without it the kernel refuses WAIT_KILLABLE_RECV.
-    const NEW_LISTENER: libc::c_ulong = 1 << 3;
-    let flags: libc::c_ulong = match name {
-        "SECCOMP_FILTER_FLAG_TSYNC" => 1,
-        "SECCOMP_FILTER_FLAG_LOG" => 1 << 1,
-        "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => 1 << 2,
-        "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" => 1 << 5 | NEW_LISTENER,
-        _ => return false,
-    };
-    let nothing = std::ptr::null::<libc::sock_fprog>();
-    // SAFETY: flags are looked at before the filter, and a filter at address 0 cannot be read: nothing is installed.
-    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, nothing) };
-    result < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EFAULT)
-}
