@@ -121,10 +121,8 @@ impl Layout {
                 top_is_cgroup2 = mount.fs_type == "cgroup2";
             }
             match mount.fs_type {
-                "cgroup2" => {
-                    if unified.is_none() || at_default {
-                        unified = Some(Unified { mount_point: mount.point, root: mount.root });
-                    }
+                "cgroup2" if unified.is_none() || at_default => {
+                    unified = Some(Unified { mount_point: mount.point, root: mount.root });
                 }
                 "cgroup" => {
                     let controllers: Vec<String> = mount.controllers().map(str::to_owned).collect();

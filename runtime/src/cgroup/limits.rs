@@ -51,8 +51,6 @@ pub struct Limits {
     ignored: Vec<Mistake>,
     /// `memory.checkBeforeUpdate`, with the limits to check.
     check_memory: Vec<(String, u64)>,
-    /// A copy of what systemd is told, for its driver.
-    pub(super) resources: Option<LinuxResources>,
 }
 
 impl Limits {
@@ -104,7 +102,6 @@ impl Limits {
             devices,
             ignored: compiler.ignored,
             check_memory: compiler.check_memory,
-            resources: resources.cloned(),
         })
     }
 
@@ -132,7 +129,6 @@ impl Cgroup {
     /// [`Error::Limit`] or [`Error::NoController`] with the field's JSON pointer, and [`Error::DeviceFilter`]. A rootless
     /// container is not refused for the device filter alone.
     pub fn apply(&self, limits: &Limits) -> Result<(), Error> {
-        self.apply_unit_properties(limits)?;
         self.write_all(limits, |w| !w.early)?;
         match &limits.devices {
             Some(policy) => self.restrict_devices(policy),
@@ -146,7 +142,7 @@ impl Cgroup {
     /// As [`Cgroup::apply`], and [`Error::MemoryInUse`] where `checkBeforeUpdate` is set and the container uses more.
     pub fn update(&self, limits: &Limits) -> Result<(), Error> {
         self.check_memory(limits)?;
-        self.apply_unit_properties(limits)?;
+        self.update_unit(limits)?;
         self.write_all(limits, |_| true)?;
         match &limits.devices {
             Some(policy) => self.restrict_devices(policy),
@@ -766,3 +762,6 @@ fn is_page_size(size: &str) -> bool {
         .filter_map(|unit| size.strip_suffix(unit))
         .any(|n| !n.is_empty() && !n.starts_with('0') && n.bytes().all(|b| b.is_ascii_digit()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,7 @@
 //! the next command could not find again from the [`Location`].
 
 mod create;
+mod dbus;
 
 mod devices;
 mod error;
@@ -37,12 +38,14 @@ use rustix::io::Errno;
 use self::file::Dir;
 use self::location::Place;
 
+pub use self::dbus::BusError;
 pub use self::error::Error;
 pub use self::layout::{Hierarchy, Layout, Unified, Version};
 pub use self::limits::Limits;
 pub use self::location::{Driver, Location};
 pub use self::oom::{OomEvent, OomWatch};
 pub use self::stats::Stats;
+pub use self::systemd::UnitProperties;
 
 /// The container's directory in one hierarchy.
 #[derive(Debug)]
@@ -65,6 +68,8 @@ pub struct Cgroup {
     location: Location,
     /// In the order of the location's places; without those that a rootless container had to go without.
     groups: Vec<Group>,
+    /// With the systemd driver, until the unit has been started.
+    pending: Option<Box<systemd::Pending>>,
 }
 
 impl Cgroup {
@@ -88,7 +93,7 @@ impl Cgroup {
             };
             groups.push(Group { place: place.clone(), dir, fresh: false });
         }
-        Ok(Cgroup { location: location.clone(), groups })
+        Ok(Cgroup { location: location.clone(), groups, pending: None })
     }
 
     /// Where the container's cgroups are.
@@ -109,7 +114,7 @@ impl Cgroup {
     /// [`Error::Attach`], and D-Bus errors with the systemd driver. A rootless container that was not given a path goes
     /// without the hierarchies that do not permit it.
     pub fn attach(&mut self, pid: i32) -> Result<(), Error> {
-        if self.location.unit.is_some() && self.unit_missing() {
+        if self.pending.is_some() {
             self.start_unit(pid)?;
         }
         self.attach_where(pid, |_| true)
