@@ -277,3 +277,6 @@ fn enable_controllers(place: &Place, dir: &Dir, limits: &Limits) -> Result<(), E
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -345,4 +345,14 @@ mod tests {
         let outside = Layout::from_mountinfo(TMPFS).with_own_cgroups("4:memory:/../../etc\n");
         assert_eq!(outside.own_dir("memory", Path::new("/m"), Path::new("/")).unwrap(), Path::new("/m"));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_survived(text in "(.|\n){0,80}", line in "[0-9a-z :/,.\\\\=-]{0,80}") {
+            for text in [text.as_str(), line.as_str(), &format!("1 2 0:3 {line} - cgroup x {line}")] {
+                let layout = Layout::from_mountinfo(text).with_own_cgroups(text);
+                let _ = layout.own_dir("memory", Path::new("/m"), Path::new("/"));
+            }
+        }
+    }
 }

@@ -15,7 +15,7 @@ use crate::error::Mistake;
 
 use super::devices::Policy;
 use super::file::{Dir, write_all_at_once};
-use super::{Cgroup, Error, Version};
+use super::{Cgroup, Error, Location, Version};
 
 /// What to do when a file is not there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,6 +108,22 @@ impl Limits {
     /// Fields that are given but have no effect, each with the reason: for a warning.
     pub fn ignored(&self) -> &[Mistake] {
         &self.ignored
+    }
+
+    /// Limits that cannot be had at `location` because this host mounts no hierarchy with their controller (v1 and
+    /// hybrid; on v2 only the attempt shows it). Empty for a rootless container that may go without a cgroup: what it
+    /// lacks is known when its cgroup has been made.
+    pub fn unavailable(&self, location: &Location) -> Vec<Mistake> {
+        if location.version == Version::V2 || location.rootless {
+            return Vec::new();
+        }
+        let lacking = |w: &&Write| {
+            w.missing != Missing::Skip && !location.places.iter().any(|place| place.has(&w.controller))
+        };
+        let mistake = |w: &Write| {
+            Mistake::new(w.pointer.clone(), format!("this host mounts no {} cgroup", w.controller))
+        };
+        self.writes.iter().filter(lacking).map(mistake).collect()
     }
 
     /// Whether `controller`'s `file` is among the writes.

@@ -171,6 +171,20 @@ impl Cgroup {
         }
     }
 
+    /// Moves process `pid` into a cgroup2 directory that is open, such as [`Cgroup::cgroup_of_process`] gives.
+    ///
+    /// # Errors
+    /// [`Error::Attach`].
+    pub fn attach_at(&self, directory: BorrowedFd<'_>, pid: i32) -> Result<(), Error> {
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(directory, "cgroup.procs", flags, rustix::fs::Mode::empty());
+        let result = file.map_err(io::Error::from).and_then(|file| write_pid(&file, pid));
+        result.map_err(|source| {
+            let path = self.tracking_group().map_or(PathBuf::new(), |g| g.dir.path().to_path_buf());
+            Error::Attach { pid, path, source }
+        })
+    }
+
     /// Whether no hierarchy has a cgroup of this container: it is rootless without delegation, or it is gone.
     pub fn is_empty(&self) -> bool {
         self.groups.is_empty()
@@ -224,12 +238,15 @@ impl Cgroup {
     }
 }
 
-/// Writes a pid to `cgroup.procs`.
+/// Writes a pid to the `cgroup.procs` of a directory.
 fn attach_to(dir: &Dir, pid: i32) -> io::Result<()> {
-    let file = dir.open_file("cgroup.procs", OFlags::WRONLY)?;
+    write_pid(&dir.open_file("cgroup.procs", OFlags::WRONLY)?, pid)
+}
+
+fn write_pid(file: &OwnedFd, pid: i32) -> io::Result<()> {
     let text = pid.to_string();
     for attempt in 1.. {
-        match file::write_all_at_once(&file, &text) {
+        match file::write_all_at_once(file, &text) {
             // A process that clone(2) is still making cannot be moved for a moment.
             Err(e) if e.raw_os_error() == Some(libc::EINVAL) && attempt < 5 => {
                 std::thread::sleep(std::time::Duration::from_millis(10));

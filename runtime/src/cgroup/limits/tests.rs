@@ -5,7 +5,7 @@ use serde_json::json;
 use super::super::fake::Tree;
 use super::super::file::Dir;
 use super::super::location::Place;
-use super::super::{Driver, Group, Location};
+use super::super::{Driver, Group};
 use super::*;
 
 fn compile(value: serde_json::Value, version: Version) -> Result<Limits, Vec<Mistake>> {
@@ -270,4 +270,23 @@ fn check_before_update_refuses_what_is_in_use() {
     assert_eq!(tree.read("c/memory.max"), "");
     set(1001, true).unwrap();
     set(10, false).unwrap();
+}
+
+#[test]
+fn a_controller_that_is_not_mounted_is_a_mistake_of_its_field() {
+    let layout = super::super::Layout::from_mountinfo(
+        "36 31 0:33 / /sys/fs/cgroup/devices rw - cgroup cgroup rw,devices\n36 31 0:33 / /m rw - cgroup cgroup rw,pids\n",
+    );
+    let at = |rootless| Location::resolve(&layout, Some("/c"), "c", Driver::Cgroupfs, rootless).unwrap();
+    let value = json!({"pids": {"limit": 1}, "memory": {"limit": -1}, "cpu": {"idle": 0}});
+    let limits = compile(value, Version::V1).unwrap();
+    let found: Vec<String> = limits.unavailable(&at(false)).iter().map(ToString::to_string).collect();
+    assert_eq!(
+        found,
+        [
+            "/linux/resources/memory/limit: this host mounts no memory cgroup",
+            "/linux/resources/cpu/idle: this host mounts no cpu cgroup",
+        ]
+    );
+    assert!(limits.unavailable(&at(true)).is_empty());
 }
