@@ -9,6 +9,12 @@ use super::BusError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// The container has no cgroup in a hierarchy of this name.
+    #[error("no cgroup hierarchy {controller:?}")]
+    NoHierarchy {
+        /// The controller that was asked for.
+        controller: String,
+    },
     /// A file of the host's could not be read.
     #[error("cannot read {}", path.display())]
     Read {

@@ -159,6 +159,11 @@ impl Location {
         self.unit.as_ref().map(|u| u.name.as_str())
     }
 
+    /// Each hierarchy's mount point with the container's directory below it.
+    pub fn mounts(&self) -> impl Iterator<Item = (&Path, &Path)> {
+        self.places.iter().map(|place| (place.mount.as_path(), place.dir.as_path()))
+    }
+
     /// Each controller with the container's directory in its hierarchy; the cgroup2 one has the controller `""`. The form
     /// of runc's `cgroup_paths`.
     pub fn paths(&self) -> impl Iterator<Item = (&str, &Path)> {

@@ -9,6 +9,7 @@
 //! Nothing above a hierarchy's mount point is touched, no process-wide state changes, and nothing is kept in memory that
 //! the next command could not find again from the [`Location`].
 
+mod below;
 mod create;
 mod dbus;
 

@@ -1,0 +1,443 @@
+//! create, run and start.
+
+use super::{CreateOptions, Running, Runtime, cgroup_error, state_json};
+use crate::cgroup::{Cgroup, Driver, Limits, Location, Version};
+use crate::compile::{self, Host};
+use crate::config::Bundle;
+use crate::error::{Error, Mistake};
+use crate::hooks;
+use crate::launch::{Given, Launched, Parent, launch};
+use crate::plan::Plan;
+use crate::rdt::Resctrl;
+use crate::state::{ContainerDir, Record, is_alive, process_stat};
+use crate::{clock, idmap, netdev, sys};
+use oci_spec::runtime::{LinuxIdMapping, Spec};
+use std::io::{Seek, SeekFrom, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Everything that is known before anything is made.
+struct Prepared {
+    bundle: Bundle,
+    location: Option<Location>,
+    limits: Limits,
+    plan: Plan,
+    starts_in_cgroup: bool,
+}
+
+impl Runtime {
+    /// What `create` (or `run`) would do, in words, without doing any of it.
+    ///
+    /// # Errors
+    /// Those of a config that cannot be used.
+    pub fn plan(&self, id: &str, options: &CreateOptions) -> Result<String, Error> {
+        crate::state::check_id(id)?;
+        let prepared = self.prepare(id, options, true)?;
+        Ok(prepared.plan.to_string())
+    }
+
+    /// Sets a container up to the point before its program: `start` lets it go on.
+    ///
+    /// # Errors
+    /// Any; then nothing is left of the container.
+    pub fn create(&self, id: &str, options: &CreateOptions) -> Result<Running, Error> {
+        self.make(id, options, true)
+    }
+
+    /// create and start in one, without the gate: an execve that fails is an error of `run`.
+    ///
+    /// # Errors
+    /// As [`Runtime::create`], and a poststart hook's.
+    pub fn run(&self, id: &str, options: &CreateOptions) -> Result<Running, Error> {
+        self.make(id, options, false)
+    }
+
+    fn prepare(&self, id: &str, options: &CreateOptions, gate: bool) -> Result<Prepared, Error> {
+        let mut bundle = Bundle::load(&options.bundle).map_err(Error::Bundle)?;
+        let spec = &bundle.config.spec;
+        let host = self.host(spec, None)?;
+        let resources = spec.linux().as_ref().and_then(|l| l.resources().as_ref());
+        let mut mistakes = Vec::new();
+        let limits = match Limits::compile(resources, host.cgroups.version()) {
+            Ok(limits) => Some(limits),
+            Err(found) => {
+                mistakes.extend(found);
+                None
+            }
+        };
+        mistakes.extend(host_sysctls(spec));
+        let location = self.location(id, spec, &host)?;
+        // A systemd unit begins with its first process, so nothing can be cloned into it.
+        let starts_in_cgroup =
+            location.as_ref().is_some_and(|l| l.version() == Version::V2 && l.driver() == Driver::Cgroupfs);
+        let mut choices = compile::Options {
+            id: id.to_owned(),
+            gate,
+            console_socket: options.terminal_socket.is_some(),
+            no_pivot: options.no_pivot,
+            no_new_keyring: options.no_new_keyring,
+            preserve_fds: options.preserve_fds,
+            listen_fds: options.listen_fds,
+            starts_in_cgroup,
+            cgroup_dirs: Vec::new(),
+            streams: false,
+            notify_socket: None,
+        };
+        if let Some(location) = &location {
+            choices.cgroup_dirs =
+                location.mounts().map(|(mount, dir)| (mount.to_path_buf(), dir.to_path_buf())).collect();
+        }
+        let plan = match compile::compile(spec, &bundle.dir, &host, &choices) {
+            Ok(plan) => Some(plan),
+            Err(found) => {
+                mistakes.extend(found);
+                None
+            }
+        };
+        if options.terminal_socket.is_some() && !wants_terminal(spec) {
+            return Err(Error::WrongStatus {
+                message: "cannot use console socket if runc will not detach or allocate tty: \
+                          process.terminal is false in config.json"
+                    .into(),
+            });
+        }
+        if wants_terminal(spec) && options.terminal_socket.is_none() && !options.foreground {
+            return Err(Error::WrongStatus {
+                message: "cannot allocate tty if runc will detach without setting console socket".into(),
+            });
+        }
+        for mistake in mistakes {
+            bundle.config.add(mistake);
+        }
+        match (limits, plan) {
+            (Some(limits), Some(plan)) if bundle.config.mistakes.is_empty() => {
+                Ok(Prepared { bundle, location, limits, plan, starts_in_cgroup })
+            }
+            _ => {
+                let mistakes = std::mem::take(&mut bundle.config.mistakes);
+                Err(Error::Config { path: bundle.dir.join("config.json"), mistakes })
+            }
+        }
+    }
+
+    fn location(&self, id: &str, spec: &Spec, host: &Host) -> Result<Option<Location>, Error> {
+        if self.no_cgroups {
+            return Ok(None);
+        }
+        let path = spec.linux().as_ref().and_then(|l| l.cgroups_path().as_ref());
+        let path = path.map(|p| p.to_string_lossy().into_owned());
+        let rootless = self.rootless.unwrap_or_else(|| !rustix::process::geteuid().is_root());
+        let location = Location::resolve(&host.cgroups, path.as_deref(), id, self.driver(), rootless)
+            .map_err(cgroup_error(id))?;
+        Ok(Some(location))
+    }
+
+    fn make(&self, id: &str, options: &CreateOptions, gate: bool) -> Result<Running, Error> {
+        crate::state::check_id(id)?;
+        let prepared = self.prepare(id, options, gate)?;
+        let console_socket = options
+            .terminal_socket
+            .as_deref()
+            .map(|path| super::connect(path, "connecting to the console socket"))
+            .transpose()?;
+        let dir = ContainerDir::claim(&self.root, id)?;
+        let made = Making { runtime: self, dir: &dir, prepared: &prepared, options, gate };
+        let result = made.make(console_socket.as_ref().map(AsFd::as_fd));
+        if result.is_err() {
+            // What was made goes; the first error is the one that counts.
+            if let Ok(Some(record)) = dir.record() {
+                drop(self.clean(&dir, &record));
+            }
+            drop(dir.remove());
+        }
+        result
+    }
+
+    /// Lets a created container go on to its program, then runs the poststart hooks.
+    ///
+    /// # Errors
+    /// [`Error::WrongStatus`] where it is not waiting; a poststart hook that fails ends the container.
+    pub fn start(&self, id: &str) -> Result<(), Error> {
+        let (dir, record) = self.locked(id)?;
+        let alive = is_alive(record.pid, record.start_time_ticks);
+        if !alive {
+            return Err(Error::WrongStatus { message: "cannot start a container that has stopped".into() });
+        }
+        if !dir.has_gate() {
+            return Err(Error::WrongStatus { message: "cannot start an already running container".into() });
+        }
+        if !dir.open_gate()? && !is_alive(record.pid, record.start_time_ticks) {
+            return Err(Error::WrongStatus { message: "cannot start a container that has stopped".into() });
+        }
+        // Either it goes on now, or an earlier start was killed between the byte and this line.
+        dir.remove_gate()?;
+        if record.has_poststart {
+            let spec = super::kept_config(&dir)?;
+            self.poststart(&dir, &record, &spec)?;
+        }
+        Ok(())
+    }
+
+    /// A failing poststart hook fails the start: the container is ended.
+    fn poststart(&self, dir: &ContainerDir, record: &Record, spec: &Spec) -> Result<(), Error> {
+        let Some(list) = spec.hooks().as_ref().and_then(|h| h.poststart().as_ref()) else { return Ok(()) };
+        let state = state_json(record, "running", record.pid).to_string();
+        let result = hooks::run(list, "/hooks/poststart", state.as_bytes());
+        if result.is_err() {
+            drop(self.end(dir, record));
+        }
+        result
+    }
+}
+
+/// `net.*` sysctls change the network namespace that the container joins: that must not be the host's.
+fn host_sysctls(spec: &Spec) -> Option<Mistake> {
+    use oci_spec::runtime::LinuxNamespaceType::Network;
+    let linux = spec.linux().as_ref()?;
+    let name =
+        linux.sysctl().as_ref()?.keys().find(|key| key.starts_with("net.") || key.starts_with("net/"))?;
+    let network = linux.namespaces().as_ref()?.iter().find(|n| n.typ() == Network)?;
+    let joined = rustix::fs::stat(network.path().as_ref()?).ok()?;
+    let own = rustix::fs::stat("/proc/self/ns/net").ok()?;
+    let same = (joined.st_dev, joined.st_ino) == (own.st_dev, own.st_ino);
+    same.then(|| {
+        let pointer = format!("/linux/sysctl/{}", name.replace('~', "~0").replace('/', "~1"));
+        Mistake::new(pointer, "would change the host: the container joins the host's network namespace")
+    })
+}
+
+fn wants_terminal(spec: &Spec) -> bool {
+    spec.process().as_ref().is_some_and(|p| p.terminal().unwrap_or(false))
+}
+
+/// One create or run.
+struct Making<'a> {
+    runtime: &'a Runtime,
+    dir: &'a ContainerDir,
+    prepared: &'a Prepared,
+    options: &'a CreateOptions,
+    gate: bool,
+}
+
+impl Making<'_> {
+    fn make(&self, console_socket: Option<BorrowedFd<'_>>) -> Result<Running, Error> {
+        let Prepared { bundle, location, limits, plan, starts_in_cgroup } = self.prepared;
+        let spec = &bundle.config.spec;
+        let mut record = self.record();
+        let rdt = spec.linux().as_ref().and_then(|l| l.intel_rdt().as_ref());
+        if let Some(rdt) = rdt {
+            let group = Resctrl::find().and_then(|fs| fs.plan(rdt, self.dir.id())).map_err(Error::Rdt)?;
+            record.resctrl = Some(group);
+        }
+        // The intent: from here on a delete finds the cgroups, whatever happens to this process.
+        self.dir.save(&record)?;
+        self.dir.save_config(&bundle.bytes)?;
+        if let (Some(group), Some(rdt)) = (&record.resctrl, rdt) {
+            group.create(rdt).map_err(Error::Rdt)?;
+        }
+        let id = record.id.clone();
+        let cgroup = match location {
+            Some(location) => Some(Cgroup::create(location, limits).map_err(cgroup_error(&id))?),
+            None => None,
+        };
+        let gate = if self.gate { Some(self.dir.make_gate()?) } else { None };
+        let has = |list: Option<&Vec<_>>| list.is_some_and(|l: &Vec<oci_spec::runtime::Hook>| !l.is_empty());
+        let hooks = spec.hooks().as_ref();
+        let creating = has(hooks.and_then(|h| h.create_container().as_ref()));
+        let starting = has(hooks.and_then(|h| h.start_container().as_ref()));
+        let mut states: Vec<(&'static str, OwnedFd)> = Vec::new();
+        for (wanted, status) in [(creating, "creating"), (starting, "created")] {
+            if wanted {
+                states.push((status, hooks::memory_file("hook-state")?));
+            }
+        }
+        let output = if creating || starting { Some(hooks::memory_file("hook-output")?) } else { None };
+        let linux = spec.linux().as_ref();
+        let maps = |list: Option<&Vec<LinuxIdMapping>>| list.cloned().unwrap_or_default();
+        let uids = maps(linux.and_then(|l| l.uid_mappings().as_ref()));
+        let gids = maps(linux.and_then(|l| l.gid_mappings().as_ref()));
+        let clone_into = cgroup.as_ref().filter(|_| *starts_in_cgroup);
+        let clone_into = clone_into.and_then(Cgroup::clone_into).map(|fd| fd.try_clone_to_owned());
+        let clone_into = clone_into
+            .transpose()
+            .map_err(|source| Error::System { action: "copying a descriptor", source })?;
+        let given = Given {
+            gate: gate.as_ref().map(AsFd::as_fd),
+            console_socket,
+            hook_states: states.iter().map(|(status, fd)| (*status, fd.as_fd())).collect(),
+            hook_output: output.as_ref().map(AsFd::as_fd),
+            own_binary: sys::own_binary(),
+            cgroup: clone_into.as_ref().map(AsFd::as_fd),
+            container_maps: (uids.clone(), gids.clone()),
+            until_exec: !self.gate,
+            close: vec![self.dir.raw_fd()],
+            ..Given::default()
+        };
+        let mut host = HostSide {
+            dir: self.dir,
+            spec,
+            limits,
+            cgroup,
+            starts_in_cgroup: clone_into.is_some(),
+            record: &mut record,
+            options: self.options,
+            uids,
+            gids,
+            states: &states,
+            pidfd: None,
+            network_settled: false,
+        };
+        let launched = launch(plan, &given, &mut host, Error::Start)?;
+        let Launched { pid, pidfd, console } = launched;
+        if !self.gate && record.has_poststart {
+            self.runtime.poststart(self.dir, &record, spec)?;
+        }
+        let mut warnings = bundle.config.warnings.clone();
+        warnings.extend_from_slice(limits.ignored());
+        Ok(Running { pid, pidfd, console, warnings })
+    }
+
+    fn record(&self) -> Record {
+        let bundle = &self.prepared.bundle;
+        let spec = &bundle.config.spec;
+        let root = spec.root().as_ref().map(|r| bundle.dir.join(r.path())).unwrap_or_default();
+        let annotations = spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
+        let hooks = spec.hooks().as_ref();
+        let some = |list: Option<&Vec<oci_spec::runtime::Hook>>| list.is_some_and(|l| !l.is_empty());
+        Record {
+            version: Record::version(),
+            oci_version: spec.version().clone(),
+            id: self.dir.id().to_owned(),
+            bundle: bundle.dir.clone(),
+            rootfs: root,
+            created: clock::now_with_nanoseconds(),
+            owner_uid: rustix::process::getuid().as_raw(),
+            annotations,
+            pid: 0,
+            start_time_ticks: 0,
+            cgroup: self.prepared.location.clone(),
+            has_poststart: some(hooks.and_then(|h| h.poststart().as_ref())),
+            resctrl: None,
+            has_poststop: some(hooks.and_then(|h| h.poststop().as_ref())),
+        }
+    }
+}
+
+/// What the parent does during the handshake of a create.
+struct HostSide<'a> {
+    dir: &'a ContainerDir,
+    spec: &'a Spec,
+    limits: &'a Limits,
+    cgroup: Option<Cgroup>,
+    starts_in_cgroup: bool,
+    record: &'a mut Record,
+    options: &'a CreateOptions,
+    uids: Vec<LinuxIdMapping>,
+    gids: Vec<LinuxIdMapping>,
+    states: &'a [(&'static str, OwnedFd)],
+    pidfd: Option<OwnedFd>,
+    network_settled: bool,
+}
+
+impl HostSide<'_> {
+    /// Moves the devices of `linux.netDevices`: when the child is in its network namespace, before any hook.
+    fn settle_network(&mut self, pid: i32) -> Result<(), Error> {
+        if std::mem::replace(&mut self.network_settled, true) {
+            return Ok(());
+        }
+        let devices = self.spec.linux().as_ref().and_then(|l| l.net_devices().as_ref());
+        let Some(devices) = devices.filter(|devices| !devices.is_empty()) else { return Ok(()) };
+        let path = std::path::PathBuf::from(format!("/proc/{pid}/ns/net"));
+        let namespace = std::fs::File::open(&path).map_err(|source| Error::File {
+            action: "opening namespace",
+            path,
+            source,
+        })?;
+        let mut devices: Vec<_> = devices.iter().collect();
+        devices.sort_by_key(|(name, _)| name.as_str());
+        for (name, device) in devices {
+            let new_name = device.name().as_deref().filter(|n| !n.is_empty()).unwrap_or(name);
+            netdev::move_into(namespace.as_fd(), name, new_name)
+                .map_err(|source| Error::NetDevice { name: name.clone(), source })?;
+        }
+        Ok(())
+    }
+
+    fn write_states(&self, pid: i32) -> Result<(), Error> {
+        for (status, fd) in self.states {
+            let text = state_json(self.record, status, pid).to_string();
+            let copy = fd.try_clone();
+            let written = copy.and_then(|copy| {
+                let mut file = std::fs::File::from(copy);
+                file.write_all(text.as_bytes())?;
+                file.seek(SeekFrom::Start(0))
+            });
+            written.map_err(|source| Error::System { action: "writing the state for hooks", source })?;
+        }
+        Ok(())
+    }
+}
+
+impl Parent for HostSide<'_> {
+    fn cloned(&mut self, pid: i32, pidfd: BorrowedFd<'_>) -> Result<(), Error> {
+        if self.options.pidfd_socket.is_some() {
+            let copy = pidfd.try_clone_to_owned();
+            self.pidfd = Some(copy.map_err(|source| Error::System { action: "copying a pidfd", source })?);
+        }
+        // While the child works on its mounts: on v1 the first attach after a quiet time takes milliseconds.
+        if let Some(cgroup) = &mut self.cgroup {
+            let failed = cgroup_error(&self.record.id);
+            if !self.starts_in_cgroup {
+                cgroup.attach(pid).map_err(&failed)?;
+            }
+            cgroup.apply(self.limits).map_err(&failed)?;
+        }
+        if let Some(group) = &self.record.resctrl {
+            group.attach(pid.unsigned_abs()).map_err(Error::Rdt)?;
+        }
+        if let Some(adjustment) = self.spec.process().as_ref().and_then(|p| p.oom_score_adj()) {
+            super::set_oom_score(pid, adjustment)?;
+        }
+        if !self.states.is_empty() {
+            self.write_states(pid)?;
+        }
+        Ok(())
+    }
+
+    fn map_ids(&mut self, pid: i32) -> Result<(), Error> {
+        let root = rustix::process::geteuid().is_root();
+        idmap::write_maps(pid.unsigned_abs(), &self.uids, &self.gids, root).map_err(Error::IdMap)
+    }
+
+    fn host_hooks(&mut self, pid: i32) -> Result<(), Error> {
+        self.settle_network(pid)?;
+        let Some(hooks) = self.spec.hooks() else { return Ok(()) };
+        let state = state_json(self.record, "creating", pid).to_string();
+        #[allow(deprecated)] // the specification still has prestart
+        let lists = [(hooks.prestart(), "/hooks/prestart"), (hooks.create_runtime(), "/hooks/createRuntime")];
+        for (list, pointer) in lists {
+            if let Some(list) = list {
+                hooks::run(list, pointer, state.as_bytes())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn seccomp_listener(&mut self, pid: i32, listener: OwnedFd) -> Result<(), Error> {
+        let state = state_json(self.record, "creating", pid);
+        super::send_listener(self.spec, &self.record.oci_version, pid, listener.as_fd(), &state)
+    }
+
+    fn ready(&mut self, pid: i32) -> Result<(), Error> {
+        self.settle_network(pid)?;
+        self.record.pid = pid;
+        self.record.start_time_ticks = process_stat(pid).map_or(0, |(_, start)| start);
+        self.dir.save(self.record)?;
+        if let Some(path) = &self.options.pid_file {
+            super::write_pid_file(path, pid)?;
+        }
+        if let (Some(path), Some(pidfd)) = (&self.options.pidfd_socket, &self.pidfd) {
+            super::send_pidfd(path, pidfd.as_fd())?;
+        }
+        Ok(())
+    }
+}
