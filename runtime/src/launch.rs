@@ -171,6 +171,10 @@ pub(crate) fn launch(
         .collect();
     let mut close = given.close.clone();
     close.push(ours.as_raw_fd());
+    let mut keep: Vec<RawFd> = given.hook_states.iter().map(|(_, fd)| fd.as_raw_fd()).collect();
+    keep.extend([given.gate, given.hook_output].into_iter().flatten().map(|fd| fd.as_raw_fd()));
+    keep.push(theirs.as_raw_fd());
+    keep.sort_unstable();
     let program = Program {
         strings: &plan.strings,
         pairs: &plan.pairs,
@@ -184,6 +188,7 @@ pub(crate) fn launch(
         steps: &plan.steps,
         socket: theirs.as_raw_fd(),
         close: &close,
+        keep: &keep,
         ignored_signals: ignored_signals(),
         own_binary: given.own_binary,
     };
@@ -440,6 +445,16 @@ fn operation(op: Op) -> String {
     }
 }
 
+fn ignored_in_status() -> Option<u64> {
+    let fd = open("/proc/self/status", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let mut buffer = [0u8; 4096];
+    let length = rustix::io::read(&fd, &mut buffer).ok()?;
+    let status = &buffer[..length];
+    let key = b"SigIgn:\t";
+    let at = status.windows(key.len()).position(|w| w == key)? + key.len();
+    u64::from_str_radix(std::str::from_utf8(status.get(at..at + 16)?).ok()?, 16).ok()
+}
+
 /// The last bytes of what hooks printed.
 pub(crate) fn tail(output: BorrowedFd<'_>) -> String {
     const MOST_BYTES: u64 = 2048;
@@ -459,9 +474,5 @@ pub(crate) fn tail(output: BorrowedFd<'_>) -> String {
 /// The signals this process ignores, which the child would inherit through execve.
 fn ignored_signals() -> u64 {
     // Without /proc nothing is known; then everything is reset.
-    let Ok(status) = std::fs::read("/proc/self/status") else { return u64::MAX };
-    let key = b"SigIgn:\t";
-    let Some(at) = status.windows(key.len()).position(|w| w == key) else { return u64::MAX };
-    let hex = status.get(at + key.len()..at + key.len() + 16).unwrap_or(b"");
-    std::str::from_utf8(hex).ok().and_then(|hex| u64::from_str_radix(hex, 16).ok()).unwrap_or(u64::MAX)
+    ignored_in_status().unwrap_or(u64::MAX)
 }

@@ -381,7 +381,7 @@ impl Plan {
             Step::ModeOf { target } => format!("with the mode of /{}", s(target)),
             Step::Home { uid } => format!("home directory of {uid}"),
             Step::Ready => "tell the parent".into(),
-            Step::CloseOnExec { preserve } => format!("close descriptors from {}", 3 + preserve),
+            Step::CloseDescriptors { preserve } => format!("close descriptors from {}", 3 + preserve),
             Step::Gate { .. } => "wait for start".into(),
             Step::Exec { argv, .. } => format!("exec {}", self.vector_text(argv)),
         }

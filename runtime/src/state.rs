@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -58,6 +58,8 @@ pub(crate) struct Record {
     pub start_time_ticks: u64,
     /// Where its cgroups are, or will be.
     pub cgroup: Option<Location>,
+    /// Whether the container has a pid namespace of its own: then the end of its init is the end of all.
+    pub own_pid_namespace: bool,
     /// Whether start has hooks to run.
     pub has_poststart: bool,
     /// Whether delete has hooks to run.
@@ -169,13 +171,20 @@ impl ContainerDir {
             Err(Errno::NOENT) => return Ok(None),
             Err(e) => return Err(self.file_error("opening", name)(e)),
         };
-        let mut bytes = Vec::with_capacity(4096);
-        File::from(fd).read_to_end(&mut bytes).map_err(|source| Error::File {
-            action: "reading",
-            path: self.path.join(name),
-            source,
-        })?;
-        Ok(Some(bytes))
+        let mut bytes = Vec::new();
+        let mut chunk = [0u8; 16384];
+        loop {
+            match rustix::io::read(&fd, &mut chunk) {
+                // Written whole under another name and renamed: a short read is the end.
+                Ok(n) if n < chunk.len() => {
+                    bytes.extend_from_slice(&chunk[..n]);
+                    return Ok(Some(bytes));
+                }
+                Ok(n) => bytes.extend_from_slice(&chunk[..n]),
+                Err(Errno::INTR) => {}
+                Err(e) => return Err(self.file_error("reading", name)(e)),
+            }
+        }
     }
 
     fn write(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
@@ -269,10 +278,15 @@ impl ContainerDir {
 
     /// Removes everything; the directory last, which frees the id.
     pub(crate) fn remove(&self) -> Result<(), Error> {
-        for name in [FIFO, CONFIG, STATE_NEW, STATE] {
-            self.unlink(name)?;
+        self.unlink(CONFIG)?;
+        self.unlink(STATE)?;
+        let mut removed = rustix::fs::rmdir(&self.path);
+        if removed == Err(Errno::NOTEMPTY) {
+            self.unlink(FIFO)?;
+            self.unlink(STATE_NEW)?;
+            removed = rustix::fs::rmdir(&self.path);
         }
-        match rustix::fs::rmdir(&self.path) {
+        match removed {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(e) => Err(self.file_error("removing", "")(e)),
         }

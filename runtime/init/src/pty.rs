@@ -2,7 +2,7 @@
 
 use crate::rootfs::{self, DEVPTS_MAGIC, Missing};
 use crate::step::Op;
-use crate::sys::{self, Fault, Outcome, close};
+use crate::sys::{self, Fault, Outcome, done};
 
 const TIOCSPTLCK: u64 = 0x4004_5431;
 const TIOCGPTPEER: u64 = 0x5441;
@@ -42,8 +42,8 @@ pub(crate) fn bind_console(root: i32, peer: i32) -> Outcome {
     let target = rootfs::open_or_make(root, c"dev/console", Missing::File)?;
     let tree = sys::open_tree(peer, c"", false)?;
     let result = sys::move_mount(tree, target, c"");
-    close(tree);
-    close(target);
+    done(tree);
+    done(target);
     result
 }
 
@@ -54,7 +54,7 @@ pub(crate) fn adopt(peer: i32) -> Outcome {
         sys::dup_onto(peer, stream)?;
     }
     if peer > 2 {
-        close(peer);
+        done(peer);
     }
     Ok(())
 }

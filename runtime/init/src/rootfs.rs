@@ -5,7 +5,7 @@
 //! and what is missing is made component by component relative to a descriptor that was resolved before.
 
 use crate::step::Op;
-use crate::sys::{self, Fault, O_PATH, Outcome, close};
+use crate::sys::{self, Fault, O_PATH, Outcome, done};
 use core::ffi::CStr;
 
 /// Longest path in bytes, with its NUL.
@@ -41,6 +41,10 @@ impl PathBuffer {
         Ok(())
     }
 
+    fn as_c_str(&self) -> Outcome<&CStr> {
+        CStr::from_bytes_until_nul(&self.bytes).map_err(|_| Fault::new(Op::PathTooLong, libc::EINVAL))
+    }
+
     fn as_bytes(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
@@ -66,8 +70,50 @@ pub(crate) enum Missing {
 /// Opens `path` (O_PATH), making it and the directories above it when missing.
 pub(crate) fn open_or_make(root: i32, path: &CStr, missing: Missing) -> Outcome<i32> {
     match sys::open_in_root(root, path, O_PATH) {
-        Err(fault) if fault.errno == libc::ENOENT => make(root, path.to_bytes(), missing),
+        Err(fault) if fault.errno == libc::ENOENT => {}
+        other => return other,
+    }
+    // Most often only the last component is missing, in a directory that is there.
+    match make_last(root, path.to_bytes(), missing) {
+        Err(fault) if matches!(fault.errno, libc::ENOENT | libc::EEXIST) => {
+            make(root, path.to_bytes(), missing)
+        }
         other => other,
+    }
+}
+
+/// Makes the last component of a path whose directory exists.
+fn make_last(root: i32, path: &[u8], missing: Missing) -> Outcome<i32> {
+    let at = path.iter().rposition(|&b| b == b'/').map_or(0, |n| n + 1);
+    let (parent, name) = path.split_at(at);
+    if matches!(name, b"" | b"." | b"..") {
+        return Err(Fault::new(Op::Openat2, libc::ENOENT));
+    }
+    let mut buffer = [0; 256];
+    let name = component(name, &mut buffer)?;
+    let directory = if parent.is_empty() {
+        root
+    } else {
+        let mut path = PathBuffer::new();
+        path.set(parent)?;
+        sys::open_in_root(root, path.as_c_str()?, O_PATH | libc::O_DIRECTORY)?
+    };
+    let made = make_here(directory, name, missing)
+        .and_then(|()| sys::openat(directory, name, O_PATH | libc::O_NOFOLLOW, 0));
+    if directory != root {
+        done(directory);
+    }
+    made
+}
+
+/// Makes a directory or an empty file; one that exists, of whatever kind, is EEXIST.
+fn make_here(directory: i32, name: &CStr, missing: Missing) -> Outcome {
+    match missing {
+        Missing::Directory => sys::mkdirat(directory, name, 0o755),
+        Missing::File => {
+            let flags = libc::O_CREAT | libc::O_EXCL | libc::O_WRONLY | libc::O_NOFOLLOW;
+            sys::openat(directory, name, flags, 0o644).map(done)
+        }
     }
 }
 
@@ -106,7 +152,7 @@ fn walk(root: i32, wanted: &PathBuffer, missing: Missing) -> Outcome<Walk> {
         }
         let rest_is_empty = bytes[end..].iter().all(|&b| b == b'/');
         let result = step_into(root, directory, &bytes[..end], name, rest_is_empty, missing);
-        close(directory);
+        done(directory);
         match result? {
             Walk::Opened(next) => directory = next,
             Walk::Link { mut replacement } => {
@@ -131,9 +177,7 @@ fn step_into(
     let mut path = PathBuffer::new();
     path.set(prefix)?;
     let flags = if last { O_PATH } else { O_PATH | libc::O_DIRECTORY };
-    let path_c =
-        CStr::from_bytes_until_nul(&path.bytes).map_err(|_| Fault::new(Op::PathTooLong, libc::EINVAL))?;
-    match sys::open_in_root(root, path_c, flags) {
+    match sys::open_in_root(root, path.as_c_str()?, flags) {
         Ok(fd) => return Ok(Walk::Opened(fd)),
         Err(fault) if fault.errno == libc::ENOENT => {}
         Err(fault) => return Err(fault),
@@ -144,22 +188,7 @@ fn step_into(
     }
     let mut buffer = [0; 256];
     let name_c = component(name, &mut buffer)?;
-    let made = if last && missing == Missing::File {
-        match sys::openat(
-            directory,
-            name_c,
-            libc::O_CREAT | libc::O_EXCL | libc::O_WRONLY | libc::O_NOFOLLOW,
-            0o644,
-        ) {
-            Ok(fd) => {
-                close(fd);
-                Ok(())
-            }
-            Err(fault) => Err(fault),
-        }
-    } else {
-        sys::mkdirat(directory, name_c, 0o755)
-    };
+    let made = make_here(directory, name_c, if last { missing } else { Missing::Directory });
     match made {
         Ok(()) => {}
         Err(fault) if fault.errno == libc::EEXIST => {

@@ -5,7 +5,7 @@ use crate::hook;
 use crate::pty::{self, Pty};
 use crate::rootfs::{self, Missing, PROC_MAGIC};
 use crate::step::{Create, Fd, HOME_BYTES, List, Op, Program, Step, Str, VectorRef};
-use crate::sys::{self, CloneArgs, Fault, O_PATH, Outcome, SchedAttr, attr, close};
+use crate::sys::{self, CloneArgs, Fault, O_PATH, Outcome, SchedAttr, attr, done};
 use crate::wire::{GO, Kind, Message};
 use core::ffi::CStr;
 
@@ -56,8 +56,9 @@ pub unsafe fn clone_process(how: &Clone3, program: &Program<'_>) -> Result<(i32,
 
 /// Executes the program; the process ends with it or becomes the container's.
 pub fn run(program: &Program<'_>) -> ! {
+    // Locks and the parent's end of the pair: at once, they mean something to others.
     for &fd in program.close {
-        close(fd);
+        sys::close(fd);
     }
     for signal in 1..=64 {
         if program.ignored_signals & 1 << (signal - 1) != 0 {
@@ -211,7 +212,7 @@ impl<'a> Child<'a> {
 
     fn take_tree(&mut self, tree: i32) {
         if self.tree != self.kept {
-            close(self.tree);
+            done(self.tree);
         }
         self.tree = tree;
     }
@@ -296,7 +297,7 @@ impl<'a> Child<'a> {
                 if set != 0 {
                     sys::mount_setattr(self.kept, c"", false, set, 0, 0)?;
                 }
-                close(self.kept);
+                done(self.kept);
                 if self.tree == self.kept {
                     self.tree = NONE;
                 }
@@ -311,13 +312,13 @@ impl<'a> Child<'a> {
             Step::PathAttributes { target, set, clear, propagation, recursive } => {
                 let fd = sys::open_in_root(self.root, self.text(target), O_PATH)?;
                 let result = sys::mount_setattr(fd, c"", recursive, set, clear, propagation);
-                close(fd);
+                done(fd);
                 result
             }
             Step::Reconfigure { target, parameters } => self.reconfigure(target, parameters),
             Step::Unmount { target } => self.unmount(target),
             Step::OpenDirectory { path } => {
-                close(self.directory);
+                done(self.directory);
                 self.directory = NONE;
                 self.directory = rootfs::open_or_make(self.root, self.text(path), Missing::Directory)?;
                 Ok(())
@@ -330,7 +331,7 @@ impl<'a> Child<'a> {
                 }
             }
             Step::MakeDirectory { path } => {
-                close(rootfs::open_or_make(self.root, self.text(path), Missing::Directory)?);
+                done(rootfs::open_or_make(self.root, self.text(path), Missing::Directory)?);
                 Ok(())
             }
             Step::NullDevice => self.null_device(),
@@ -350,7 +351,7 @@ impl<'a> Child<'a> {
                 sys::fchdir(self.root)?;
                 let slash = sys::open(c"/", O_PATH | libc::O_DIRECTORY)?;
                 sys::move_mount(self.root, slash, c"")?;
-                close(slash);
+                done(slash);
                 sys::chroot_here()
             }
             Step::Chroot => {
@@ -416,7 +417,7 @@ impl<'a> Child<'a> {
                 let listener = sys::seccomp(flags, self.program.filter)?;
                 if notify {
                     self.ask(Kind::SeccompFd, Some(listener))?;
-                    close(listener);
+                    sys::close(listener);
                 }
                 Ok(())
             }
@@ -439,7 +440,7 @@ impl<'a> Child<'a> {
                 self.ready = true;
                 self.ask(Kind::Ready, None)
             }
-            Step::CloseOnExec { preserve } => sys::close_range(3 + preserve, u32::MAX, true),
+            Step::CloseDescriptors { preserve } => self.close_descriptors(3 + preserve),
             Step::Gate { fd } => {
                 let mut byte = [0u8; 1];
                 sys::read(self.fd(fd), &mut byte)?;
@@ -462,17 +463,14 @@ impl<'a> Child<'a> {
         }
         let proc = host_proc()?;
         let file = sys::openat(proc, c"self/timens_offsets", libc::O_WRONLY | libc::O_NOFOLLOW, 0)?;
-        close(proc);
+        done(proc);
         let result = sys::write(file, offsets);
-        close(file);
+        done(file);
         result.map(drop)
     }
 
     fn attach_root(&mut self, path: Str, tree: i32) -> Outcome {
-        let target = sys::open(self.text(path), O_PATH | libc::O_DIRECTORY)?;
-        let result = sys::move_mount(tree, target, c"");
-        close(target);
-        result?;
+        sys::move_mount(tree, libc::AT_FDCWD, self.text(path))?;
         self.root = tree;
         Ok(())
     }
@@ -483,7 +481,7 @@ impl<'a> Child<'a> {
         let made = sys::fsopen(c"proc").and_then(|context| {
             let tree = sys::fsconfig_create(context)
                 .and_then(|()| sys::fsmount(context, attr::NOSUID | attr::NODEV | attr::NOEXEC));
-            close(context);
+            done(context);
             tree
         });
         self.proc = match made {
@@ -515,7 +513,7 @@ impl<'a> Child<'a> {
             .and_then(|()| self.parameters(context, parameters))
             .and_then(|()| sys::fsconfig_create(context))
             .and_then(|()| sys::fsmount(context, attributes));
-        close(context);
+        done(context);
         self.take_tree(made?);
         Ok(())
     }
@@ -523,10 +521,10 @@ impl<'a> Child<'a> {
     fn reconfigure(&mut self, target: Str, parameters: List) -> Outcome {
         let fd = sys::open_in_root(self.root, self.text(target), O_PATH)?;
         let picked = sys::fspick(fd);
-        close(fd);
+        done(fd);
         let context = picked?;
         let result = self.parameters(context, parameters).and_then(|()| sys::fsconfig_reconfigure(context));
-        close(context);
+        done(context);
         result
     }
 
@@ -540,10 +538,10 @@ impl<'a> Child<'a> {
         // The tree's descriptor is O_PATH; changing its mode and times needs a real one.
         let result = sys::openat(self.tree, c".", flags, 0).and_then(|to| {
             let result = copy::root(from, to);
-            close(to);
+            done(to);
             result
         });
-        close(from);
+        done(from);
         result
     }
 
@@ -554,12 +552,12 @@ impl<'a> Child<'a> {
             Err(fault) => return Err(fault),
         };
         let facts = sys::facts(covered, c"");
-        close(covered);
+        done(covered);
         let mode = facts?.mode & 0o7777;
         // The tree's descriptor is O_PATH; changing a mode needs a real one.
         let to = sys::openat(self.tree, c".", libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
         let result = sys::fchmod(to, mode);
-        close(to);
+        done(to);
         result
     }
 
@@ -571,22 +569,18 @@ impl<'a> Child<'a> {
             Create::LikeTree if sys::facts(self.tree, c"")?.is_directory() => Missing::Directory,
             Create::LikeTree => Missing::File,
         };
-        if no_symlink {
+        let fd = if no_symlink {
             // /proc and /sys are single components of the root: a link there would let the image choose what
             // later steps take for procfs. O_NOFOLLOW with O_PATH opens the link itself.
             match sys::open_in_root(self.root, path, O_PATH | libc::O_NOFOLLOW) {
-                Ok(fd) => {
-                    let facts = sys::facts(fd, c"");
-                    close(fd);
-                    if !facts?.is_directory() {
-                        return Err(Fault::new(Op::NotADirectory, libc::ENOTDIR));
-                    }
-                }
-                Err(fault) if fault.errno == libc::ENOENT => {}
+                Ok(fd) if sys::facts(fd, c"")?.is_directory() => fd,
+                Ok(_) => return Err(Fault::new(Op::NotADirectory, libc::ENOTDIR)),
+                Err(fault) if fault.errno == libc::ENOENT => rootfs::open_or_make(self.root, path, missing)?,
                 Err(fault) => return Err(fault),
             }
-        }
-        let fd = rootfs::open_or_make(self.root, path, missing)?;
+        } else {
+            rootfs::open_or_make(self.root, path, missing)?
+        };
         let allowed = if not_on_proc {
             match sys::filesystem(fd) {
                 Ok(PROC_MAGIC) => Err(Fault::new(Op::TargetOnProc, 0)),
@@ -597,7 +591,7 @@ impl<'a> Child<'a> {
             Ok(())
         };
         let result = allowed.and_then(|()| sys::move_mount(self.tree, fd, c""));
-        close(fd);
+        done(fd);
         result?;
         self.drop_tree();
         Ok(())
@@ -655,7 +649,7 @@ impl<'a> Child<'a> {
             Err(fault) => return Err(fault),
         };
         let result = self.mask_at(target);
-        close(target);
+        done(target);
         result
     }
 
@@ -663,7 +657,7 @@ impl<'a> Child<'a> {
         if !sys::facts(target, c"")?.is_directory() {
             let tree = sys::open_tree(self.null, c"", false)?;
             let result = sys::move_mount(tree, target, c"");
-            close(tree);
+            done(tree);
             return result;
         }
         if self.empty == NONE {
@@ -676,7 +670,7 @@ impl<'a> Child<'a> {
                 .and_then(|()| {
                     sys::fsmount(context, attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC)
                 });
-            close(context);
+            done(context);
             self.empty = made?;
         }
         if !self.empty_attached {
@@ -687,7 +681,7 @@ impl<'a> Child<'a> {
         }
         let tree = sys::open_tree(self.empty, c"", false)?;
         let result = sys::move_mount(tree, target, c"");
-        close(tree);
+        done(tree);
         result
     }
 
@@ -701,10 +695,10 @@ impl<'a> Child<'a> {
         let result = tree.and_then(|tree| {
             let result = sys::mount_setattr(tree, c"", false, attr::RDONLY, 0, 0)
                 .and_then(|()| sys::move_mount(tree, target, c""));
-            close(tree);
+            done(tree);
             result
         });
-        close(target);
+        done(target);
         result
     }
 
@@ -713,7 +707,7 @@ impl<'a> Child<'a> {
         let checked = sys::filesystem(file)
             .and_then(|magic| if magic == PROC_MAGIC { Ok(()) } else { Err(Fault::new(Op::NotProcfs, 0)) });
         let result = checked.and_then(|()| sys::write(file, self.text(value).to_bytes()));
-        close(file);
+        done(file);
         result.map(drop)
     }
 
@@ -728,11 +722,11 @@ impl<'a> Child<'a> {
         match socket {
             Some(socket) => {
                 sys::send(self.fd(socket), b"/dev/ptmx", Some(master))?;
-                close(self.fd(socket));
+                done(self.fd(socket));
             }
             None => self.say(Kind::Console, Some(master))?,
         }
-        close(master);
+        done(master);
         pty::adopt(peer)
     }
 
@@ -748,6 +742,23 @@ impl<'a> Child<'a> {
         sys::setresgid(gid)?;
         sys::setresuid(uid)?;
         if uid != 0 { sys::prctl(KEEPCAPS, 0, 0) } else { Ok(()) }
+    }
+
+    /// Closes everything but the standard streams, what the container gets, and what is still needed.
+    fn close_descriptors(&self, first: u32) -> Outcome {
+        let mut from = first;
+        // Sorted by the parent.
+        for &kept in self.program.keep {
+            let kept = kept.unsigned_abs();
+            if kept < from {
+                continue;
+            }
+            if kept > from {
+                sys::close_range(from, kept - 1, false)?;
+            }
+            from = kept + 1;
+        }
+        sys::close_range(from, u32::MAX, false)
     }
 
     fn find_executable(&mut self, name: Str, path: Str) -> Outcome {
@@ -820,11 +831,11 @@ fn isolate_parent(path: &CStr) -> Outcome {
     let mut fd = sys::open(path, O_PATH | libc::O_DIRECTORY)?;
     while !sys::facts(fd, c"")?.mount_root {
         let up = sys::openat(fd, c"..", O_PATH | libc::O_DIRECTORY, 0)?;
-        close(fd);
+        done(fd);
         fd = up;
     }
     let result = sys::mount_setattr(fd, c"", false, 0, 0, sys::propagation::PRIVATE);
-    close(fd);
+    done(fd);
     result
 }
 

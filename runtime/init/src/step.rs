@@ -489,8 +489,8 @@ pub enum Step {
     },
     /// Everything is set up: tell the parent and wait until it has recorded that.
     Ready,
-    /// Mark every descriptor from `3 + preserve` on close-on-exec.
-    CloseOnExec {
+    /// Close every descriptor from `3 + preserve` on, apart from [`Program::keep`].
+    CloseDescriptors {
         /// How many descriptors after 2 the container gets.
         preserve: u32,
     },
@@ -637,6 +637,8 @@ pub struct Program<'a> {
     pub socket: i32,
     /// Descriptors to close first (the parent's end of the pair, its locks).
     pub close: &'a [i32],
+    /// Descriptors that [`Step::CloseDescriptors`] leaves open, ascending; all of them close-on-exec.
+    pub keep: &'a [i32],
     /// Bit n-1: signal n is ignored in the parent and must not be here.
     pub ignored_signals: u64,
     /// Device and inode of the running binary, which the container must not execute.

@@ -91,6 +91,16 @@ macro_rules! call {
     }};
 }
 
+/// The executor is done with a descriptor. The first hundred stay open until [`Step::CloseDescriptors`] closes
+/// all of them with one call; a plan with hundreds of mounts does not get near a limit of open files.
+///
+/// [`Step::CloseDescriptors`]: crate::Step::CloseDescriptors
+pub(crate) fn done(fd: i32) {
+    if fd >= 100 {
+        close(fd);
+    }
+}
+
 pub(crate) fn close(fd: i32) {
     if fd >= 0 {
         // The descriptor is gone whatever close says; there is nothing to do about an error.
@@ -445,7 +455,7 @@ pub(crate) fn loopback_up() -> Outcome {
     request.ifr_name[1] = b'o' as libc::c_char;
     request.ifr_ifru.ifru_flags = libc::IFF_UP as i16;
     let result = call!(Ioctl, libc::SYS_ioctl, socket, libc::SIOCSIFFLAGS, &request as *const libc::ifreq);
-    close(socket);
+    done(socket);
     result.map(drop)
 }
 
@@ -549,6 +559,7 @@ pub(crate) fn seccomp(flags: u32, filter: &[u64]) -> Outcome<i32> {
     Ok(call!(Seccomp, libc::SYS_seccomp, SET_MODE_FILTER, flags, &program as *const FilterProgram)? as i32)
 }
 
+/// Closes what lies in a range, or marks it close-on-exec.
 pub(crate) fn close_range(first: u32, last: u32, on_exec: bool) -> Outcome {
     const CLOEXEC: u32 = 4;
     call!(CloseRange, libc::SYS_close_range, first, last, if on_exec { CLOEXEC } else { 0 }).map(drop)

@@ -313,7 +313,7 @@ fn user_and_program(cx: &mut Context<'_>, process: &Process, set_groups: bool, c
     } else if uid != 0 {
         cx.push(Step::RaiseEffective, field("/linux/seccomp"));
     }
-    cx.push(Step::CloseOnExec { preserve }, Origin::Always("descriptors"));
+    cx.push(Step::CloseDescriptors { preserve }, Origin::Always("descriptors"));
     if !listener {
         cx.push(Step::Ready, Origin::Always("handshake"));
     }

@@ -143,11 +143,9 @@ impl Runtime {
         let made = Making { runtime: self, dir: &dir, prepared: &prepared, options, gate };
         let result = made.make(console_socket.as_ref().map(AsFd::as_fd));
         if result.is_err() {
-            // What was made goes; the first error is the one that counts.
-            if let Ok(Some(record)) = dir.record() {
-                drop(self.clean(&dir, &record));
-            }
-            drop(dir.remove());
+            // What was made goes; the first error is the one that counts, and what cannot be removed now is found
+            // by the next delete.
+            self.undo(&dir).unwrap_or(());
         }
         result
     }
@@ -172,18 +170,18 @@ impl Runtime {
         dir.remove_gate()?;
         if record.has_poststart {
             let spec = super::kept_config(&dir)?;
-            self.poststart(&dir, &record, &spec)?;
+            self.poststart(&record, &spec)?;
         }
         Ok(())
     }
 
     /// A failing poststart hook fails the start: the container is ended.
-    fn poststart(&self, dir: &ContainerDir, record: &Record, spec: &Spec) -> Result<(), Error> {
+    fn poststart(&self, record: &Record, spec: &Spec) -> Result<(), Error> {
         let Some(list) = spec.hooks().as_ref().and_then(|h| h.poststart().as_ref()) else { return Ok(()) };
         let state = state_json(record, "running", record.pid).to_string();
         let result = hooks::run(list, "/hooks/poststart", state.as_bytes());
         if result.is_err() {
-            drop(self.end(dir, record));
+            self.end(record, super::delete::init_of(record)).unwrap_or(());
         }
         result
     }
@@ -203,6 +201,12 @@ fn host_sysctls(spec: &Spec) -> Option<Mistake> {
         let pointer = format!("/linux/sysctl/{}", name.replace('~', "~0").replace('/', "~1"));
         Mistake::new(pointer, "would change the host: the container joins the host's network namespace")
     })
+}
+
+fn own_pid_namespace(spec: &Spec) -> bool {
+    use oci_spec::runtime::LinuxNamespaceType::Pid;
+    let namespaces = spec.linux().as_ref().and_then(|l| l.namespaces().as_ref());
+    namespaces.into_iter().flatten().any(|n| n.typ() == Pid && n.path().is_none())
 }
 
 fn wants_terminal(spec: &Spec) -> bool {
@@ -289,7 +293,7 @@ impl Making<'_> {
         let launched = launch(plan, &given, &mut host, Error::Start)?;
         let Launched { pid, pidfd, console } = launched;
         if !self.gate && record.has_poststart {
-            self.runtime.poststart(self.dir, &record, spec)?;
+            self.runtime.poststart(&record, spec)?;
         }
         let mut warnings = bundle.config.warnings.clone();
         warnings.extend_from_slice(limits.ignored());
@@ -317,6 +321,7 @@ impl Making<'_> {
             cgroup: self.prepared.location.clone(),
             has_poststart: some(hooks.and_then(|h| h.poststart().as_ref())),
             resctrl: None,
+            own_pid_namespace: own_pid_namespace(spec),
             has_poststop: some(hooks.and_then(|h| h.poststop().as_ref())),
         }
     }

@@ -9,7 +9,6 @@ use crate::error::Error;
 use crate::hooks;
 use crate::state::{ContainerDir, Record, is_alive};
 use crate::sys;
-use oci_spec::runtime::LinuxNamespaceType as Type;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -42,7 +41,7 @@ impl Runtime {
         if signal == libc::SIGKILL {
             if let Some(cgroup) = open_cgroup(&record)? {
                 // Without a pid namespace of its own, the end of init ends nobody else.
-                if !self.has_own_pid_namespace(&record)? {
+                if !record.own_pid_namespace {
                     return signal_all(&record, &cgroup, signal);
                 }
                 self.signal_init(&record, signal)?;
@@ -55,13 +54,6 @@ impl Runtime {
             }
         }
         self.signal_init(&record, signal)
-    }
-
-    fn has_own_pid_namespace(&self, record: &Record) -> Result<bool, Error> {
-        let dir = ContainerDir::open(&self.root, &record.id)?;
-        let spec = kept_config(&dir)?;
-        let namespaces = spec.linux().as_ref().and_then(|l| l.namespaces().as_ref());
-        Ok(namespaces.into_iter().flatten().any(|n| n.typ() == Type::Pid && n.path().is_none()))
     }
 
     fn signal_init(&self, record: &Record, signal: i32) -> Result<(), Error> {
@@ -86,16 +78,17 @@ impl Runtime {
             // Its creator died between the directory and the record: there is nothing else.
             return dir.remove();
         };
-        if !force && init_of(&record).is_some() {
+        let init = init_of(&record);
+        if !force && init.is_some() {
             let status = status_of(&dir, &record)?;
             if status != "created" {
                 let message = format!("cannot delete container {id} that is not stopped: {status}");
                 return Err(Error::WrongStatus { message });
             }
         }
-        self.end(&dir, &record)?;
+        self.end(&record, init)?;
         let hooks = self.poststop(&dir, &record);
-        self.clean(&dir, &record)?;
+        self.remove_groups(&record)?;
         dir.remove()?;
         hooks
     }
@@ -110,10 +103,13 @@ impl Runtime {
         hooks::run(list, "/hooks/poststop", state.as_bytes())
     }
 
-    /// Ends every process of the container.
-    pub(super) fn end(&self, _dir: &ContainerDir, record: &Record) -> Result<(), Error> {
+    /// Ends every process of the container, whose init is the given one if it lives.
+    pub(super) fn end(&self, record: &Record, init: Option<OwnedFd>) -> Result<(), Error> {
         let failed = cgroup_error(&record.id);
-        let init = init_of(record);
+        // Every process of a pid namespace ends with its init, those that joined by exec too.
+        if init.is_none() && record.own_pid_namespace && record.pid != 0 {
+            return Ok(());
+        }
         if let Some(pidfd) = &init {
             // ESRCH: it went by itself.
             pidfd_send_signal(pidfd, Signal::KILL).unwrap_or(());
@@ -132,9 +128,8 @@ impl Runtime {
         }
     }
 
-    /// Ends what is left of the container's processes and removes its cgroups.
-    pub(super) fn clean(&self, dir: &ContainerDir, record: &Record) -> Result<(), Error> {
-        self.end(dir, record)?;
+    /// Removes the container's cgroups and its groups in resctrl.
+    fn remove_groups(&self, record: &Record) -> Result<(), Error> {
         if let Some(group) = &record.resctrl {
             group.remove().map_err(Error::Rdt)?;
         }
@@ -142,6 +137,15 @@ impl Runtime {
             Some(location) => Cgroup::remove(location).map_err(cgroup_error(&record.id)),
             None => Ok(()),
         }
+    }
+
+    /// Undoes a create that failed.
+    pub(super) fn undo(&self, dir: &ContainerDir) -> Result<(), Error> {
+        if let Some(record) = dir.record()? {
+            self.end(&record, init_of(&record))?;
+            self.remove_groups(&record)?;
+        }
+        dir.remove()
     }
 }
 
