@@ -349,13 +349,16 @@ mod bodies {
     pub(super) fn cgroups_in_use_are_refused() {
         let mut place = Place::new();
         let limits = place.limits(json!({}));
+        place.location.check_unused().unwrap();
         let mut cgroup = place.create();
+        place.location.check_unused().unwrap();
         // Empty ones are taken over.
         Cgroup::create(&place.location, &limits).unwrap();
         cgroup.freeze().unwrap();
         assert!(matches!(Cgroup::create(&place.location, &limits), Err(Error::Frozen { .. })));
         cgroup.thaw().unwrap();
         place.sleeper(&mut cgroup);
+        assert!(place.location.check_unused().unwrap_err().is_foreign());
         assert!(matches!(
             Cgroup::create(&place.location, &limits),
             Err(Error::NotEmpty { processes: 1, .. })

@@ -228,3 +228,10 @@ pub enum Error {
         result: String,
     },
 }
+
+impl Error {
+    /// Whether the cgroup is somebody else's, so that it must neither be killed nor removed after this error.
+    pub fn is_foreign(&self) -> bool {
+        matches!(self, Error::NotEmpty { .. } | Error::Frozen { .. })
+    }
+}
