@@ -41,7 +41,11 @@ fn in_view(view: &str, test: fn()) {
         other => panic!("no view {other}"),
     };
     let pure_v2 = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
-    let needs_unified = !matches!(view, "host" | "user") && !(view == "delegated" && pure_v2);
+    let needs_unified = match view {
+        "host" | "user" => false,
+        "delegated" => !pure_v2,
+        _ => true,
+    };
     if needs_unified && !Path::new("/sys/fs/cgroup/unified/cgroup.procs").exists() {
         return skip("this host has no cgroup2 filesystem beside v1 ones");
     }
