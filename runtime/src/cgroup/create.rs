@@ -9,6 +9,7 @@ use rustix::io::Errno;
 
 use super::file::Dir;
 use super::location::{Driver, Place};
+use super::systemd::{Pending, UnitProperties};
 use super::{Cgroup, Error, Group, Limits, Location, Version, freezer, is_gone, is_refusal, pids_of};
 
 const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
@@ -27,11 +28,18 @@ impl Cgroup {
     /// filesystem, [`Error::Limit`] from the early limits. A rootless container without an explicit path goes without the
     /// hierarchies that the host refuses.
     pub fn create(location: &Location, limits: &Limits) -> Result<Cgroup, Error> {
-        let mut cgroup =
-            Cgroup { location: location.clone(), groups: Vec::with_capacity(location.places.len()) };
+        let mut cgroup = Cgroup {
+            location: location.clone(),
+            groups: Vec::with_capacity(location.places.len()),
+            pending: None,
+        };
         let result = match location.driver {
             Driver::Cgroupfs => cgroup.make_all(limits),
-            Driver::Systemd => location.places.iter().try_for_each(|place| check_unused(&place.dir)),
+            Driver::Systemd => {
+                let pending = Pending { limits: limits.clone(), properties: UnitProperties::default() };
+                cgroup.pending = Some(Box::new(pending));
+                location.places.iter().try_for_each(|place| check_unused(&place.dir))
+            }
         };
         match result {
             Ok(()) => Ok(cgroup),
@@ -63,16 +71,9 @@ impl Cgroup {
             if !fresh {
                 check_unused(&place.dir)?;
             }
-            if place.controllers.is_empty() {
-                let dir = open_unified(&place.dir)?;
-                if self.location.version == Version::V2 {
-                    enable_controllers(place, &dir, limits)?;
-                }
-                if let Some(group) = self.groups.last_mut() {
-                    group.dir = dir;
-                }
-            } else if place.has("cpuset") {
-                fill_cpuset(place, limits)?;
+            let dir = self.prepare(place, limits)?;
+            if let Some(group) = self.groups.last_mut() {
+                group.dir = dir;
             }
         }
         self.apply_early(limits)
@@ -80,25 +81,27 @@ impl Cgroup {
 
     /// Makes those directories of a systemd unit that systemd does not, and opens what it has made.
     pub(super) fn make_beside_unit(&mut self, limits: &Limits) -> Result<(), Error> {
-        self.groups.clear();
-        self.make_missing(limits)
-    }
-
-    fn make_missing(&mut self, limits: &Limits) -> Result<(), Error> {
         for place in &self.location.places {
             let fresh = make(place)?;
-            let mut dir = Dir::at(place.dir.clone());
-            if place.controllers.is_empty() {
-                dir = open_unified(&place.dir)?;
-                if self.location.version == Version::V2 {
-                    enable_controllers(place, &dir, limits)?;
-                }
-            } else if place.has("cpuset") {
-                fill_cpuset(place, limits)?;
-            }
+            let dir = self.prepare(place, limits)?;
             self.groups.push(Group { place: place.clone(), dir, fresh });
         }
         self.apply_early(limits)
+    }
+
+    /// Makes a directory able to take processes, and opens it where that is of use.
+    fn prepare(&self, place: &Place, limits: &Limits) -> Result<Dir, Error> {
+        if !place.controllers.is_empty() {
+            if place.has("cpuset") {
+                fill_cpuset(place, limits)?;
+            }
+            return Ok(Dir::at(place.dir.clone()));
+        }
+        let dir = open_unified(&place.dir)?;
+        if self.location.version == Version::V2 {
+            enable_controllers(place, &dir, limits)?;
+        }
+        Ok(dir)
     }
 
     /// Gives the container's cgroup to host user `uid`, as the specification wants it for a container with a cgroup
@@ -158,6 +161,22 @@ fn make(place: &Place) -> Result<bool, Error> {
         Ok(()) => Ok(true),
         Err(Errno::EXIST) => Ok(false),
         Err(e) => fail(&place.dir, e),
+    }
+}
+
+impl Location {
+    /// Refuses a place where somebody else's processes are. To be called before the location is stored as a container's
+    /// own: from then on a delete kills whatever is there. One system call where nothing is there yet.
+    ///
+    /// # Errors
+    /// [`Error::NotEmpty`] and [`Error::Frozen`], and [`Error::Read`] where it cannot be told.
+    pub fn check_unused(&self) -> Result<(), Error> {
+        // A container is in every hierarchy, so that one shows whether it is worth looking at the others.
+        let tracking = self.places.iter().find(|p| p.has("devices")).or_else(|| self.places.last());
+        match tracking.map(|place| rustix::fs::access(&place.dir, rustix::fs::Access::EXISTS)) {
+            None | Some(Err(_)) => Ok(()),
+            Some(Ok(())) => self.places.iter().try_for_each(|place| check_unused(&place.dir)),
+        }
     }
 }
 
@@ -274,3 +293,6 @@ fn enable_controllers(place: &Place, dir: &Dir, limits: &Limits) -> Result<(), E
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

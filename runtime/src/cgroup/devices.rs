@@ -183,7 +183,7 @@ impl Policy {
     }
 
     /// The devices that are allowed, each with its access, where that is all there is to the policy: what systemd can
-    /// express. `None` if there are rules that deny.
+    /// express. `None` if there are rules that deny, or allow a minor number of every driver.
     pub(super) fn allow_list(&self) -> Option<Vec<(String, String)>> {
         if self.default_allow || self.rules.iter().any(|rule| !rule.allow) {
             return None;
@@ -199,8 +199,7 @@ impl Policy {
                 (Some(major), Some(minor)) => format!("/dev/{kind}/{major}:{minor}"),
                 (Some(major), None) => format!("{kind}-{major}"),
                 (None, None) => format!("{kind}-*"),
-                // systemd has no way to say this; our own filter allows it.
-                (None, Some(_)) => continue,
+                (None, Some(_)) => return None,
             };
             list.push((node, access_text(access)));
         }
@@ -417,3 +416,6 @@ fn list_v1(group: &Group, policy: &Policy) -> Result<(), Error> {
 fn list_of(dir: &Dir) -> Result<String, Error> {
     dir.read("devices.list").map_err(|source| Error::Read { path: dir.path().join("devices.list"), source })
 }
+
+#[cfg(test)]
+mod tests;

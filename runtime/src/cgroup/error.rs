@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::BusError;
+
 /// A failure in the work on a container's cgroup.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -205,7 +207,31 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// systemd does not run here.
-    #[error("systemd is not running")]
-    NoSystemd,
+    /// systemd could not be reached, or refused.
+    #[error("cannot {action} {unit}")]
+    Systemd {
+        /// What was asked of it: start, stop, change.
+        action: &'static str,
+        /// The unit.
+        unit: String,
+        /// Why.
+        source: BusError,
+    },
+    /// systemd tried, and failed.
+    #[error("cannot {action} {unit}: systemd's job ended as {result:?}")]
+    Job {
+        /// What was asked of it: start, stop.
+        action: &'static str,
+        /// The unit.
+        unit: String,
+        /// The result of the job, such as `failed` or `timeout`.
+        result: String,
+    },
+}
+
+impl Error {
+    /// Whether the cgroup is somebody else's, so that it must neither be killed nor removed after this error.
+    pub fn is_foreign(&self) -> bool {
+        matches!(self, Error::NotEmpty { .. } | Error::Frozen { .. })
+    }
 }

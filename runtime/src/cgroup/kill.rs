@@ -1,15 +1,18 @@
 //! Killing every process of a container, those that fork while it goes on included.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::{Cgroup, Error, Group, is_gone, pids_of};
+use super::{Cgroup, Error, Group, Version, is_gone, pids_of};
 
 /// How often the list of processes is read again for those that were born in between.
 const ROUNDS: u32 = 100;
+
+/// How long the kernel's own killing may take before we look for survivors.
+const MOMENT: Duration = Duration::from_millis(500);
 
 impl Cgroup {
     /// Sends SIGKILL to every process in the container's cgroup and below it. It returns when each has been sent the
@@ -23,67 +26,32 @@ impl Cgroup {
     pub fn kill(&self) -> Result<(), Error> {
         if let Some(group) = self.unified() {
             match group.dir.write("cgroup.kill", "1") {
-                // A hybrid host's container may have processes that left this hierarchy, but not the others.
-                Ok(()) if self.location.version == super::Version::V2 => return Ok(()),
-                Ok(()) => {}
+                Ok(()) if self.location.version == Version::V2 => return Ok(()),
+                // On a hybrid host a container may have processes that left this hierarchy, but not the others: look once
+                // the killed ones are out of the way.
+                Ok(()) => {
+                    super::remove::wait_unpopulated(group.dir.path(), MOMENT);
+                }
                 Err(e) if is_gone(&e) => {}
                 Err(source) => {
-                    return Err(Error::Write {
-                        path: group.dir.path().join("cgroup.kill"),
-                        value: "1".to_owned(),
-                        source,
-                    });
+                    let path = group.dir.path().join("cgroup.kill");
+                    return Err(Error::Write { path, value: "1".to_owned(), source });
                 }
             }
         }
         let Some(group) = self.tracking_group() else { return Ok(()) };
-        let mut pids = pids_of(group.dir.path(), true)?;
-        if pids.is_empty() {
+        if pids_of(group.dir.path(), true)?.is_empty() {
             return Ok(());
         }
-        // Without a freezer it is a race, which the rounds below win unless processes fork faster than we kill.
-        let _ = self.freeze();
-        let mut seen = HashSet::new();
-        let mut result = Ok(());
-        for _ in 0..ROUNDS {
-            pids = pids_of(group.dir.path(), true)?;
-            pids.retain(|pid| seen.insert(*pid));
-            if pids.is_empty() {
-                break;
-            }
-            for &pid in &pids {
-                if let Err(e) = self.kill_one(group, pid) {
-                    result = Err(e);
-                }
-            }
-        }
+        // Without a freezer it is a race, which the rounds win unless processes fork faster than we kill.
+        let frozen = self.freeze().is_ok();
+        let result = kill_all(group, frozen);
         match self.thaw() {
             // No freezer, or the cgroup went in between.
             Err(Error::Unavailable { .. }) => result,
             Err(Error::Write { source, .. }) if is_gone(&source) => result,
             Err(e) => result.and(Err(e)),
             Ok(()) => result,
-        }
-    }
-
-    fn kill_one(&self, group: &Group, pid: i32) -> Result<(), Error> {
-        // 0 stands for a process of a pid namespace above ours.
-        let Some(target) = Pid::from_raw(pid) else { return Ok(()) };
-        let sent = match pidfd_open(target, PidfdFlags::empty()) {
-            Ok(fd) => {
-                // The number may have passed to another process between reading it and opening it.
-                if !pids_of(group.dir.path(), true)?.contains(&pid) {
-                    return Ok(());
-                }
-                pidfd_send_signal(&fd, Signal::KILL)
-            }
-            // Kernels before 5.3.
-            Err(Errno::NOSYS) => rustix::process::kill_process(target, Signal::KILL),
-            Err(e) => Err(e),
-        };
-        match sent {
-            Ok(()) | Err(Errno::SRCH) => Ok(()),
-            Err(e) => Err(Error::Kill { pid, path: group.dir.path().to_path_buf(), source: e.into() }),
         }
     }
 
@@ -94,7 +62,7 @@ impl Cgroup {
     pub fn wait_empty(&self, timeout_ms: u64) -> Result<bool, Error> {
         let deadline = Instant::now() + Duration::from_millis(timeout_ms);
         let mut pause = Duration::from_micros(200);
-        let unified = self.unified().filter(|_| self.location.version == super::Version::V2);
+        let unified = self.unified().filter(|_| self.location.version == Version::V2);
         loop {
             let events =
                 unified.and_then(|g| g.dir.open_file("cgroup.events", rustix::fs::OFlags::RDONLY).ok());
@@ -120,5 +88,44 @@ impl Cgroup {
                 }
             }
         }
+    }
+}
+
+fn kill_all(group: &Group, frozen: bool) -> Result<(), Error> {
+    let mut seen = BTreeSet::new();
+    let mut result = Ok(());
+    for _ in 0..ROUNDS {
+        let mut pids = pids_of(group.dir.path(), true)?;
+        pids.retain(|pid| seen.insert(*pid));
+        if pids.is_empty() {
+            break;
+        }
+        for &pid in &pids {
+            if let Err(e) = kill_one(group, pid, frozen) {
+                result = Err(e);
+            }
+        }
+    }
+    result
+}
+
+fn kill_one(group: &Group, pid: i32, frozen: bool) -> Result<(), Error> {
+    // 0 stands for a process of a pid namespace above ours.
+    let Some(target) = Pid::from_raw(pid) else { return Ok(()) };
+    let sent = match pidfd_open(target, PidfdFlags::empty()) {
+        Ok(fd) => {
+            // A running process may have gone and its number passed to another between reading and opening it.
+            if !frozen && !pids_of(group.dir.path(), true)?.contains(&pid) {
+                return Ok(());
+            }
+            pidfd_send_signal(&fd, Signal::KILL)
+        }
+        // Kernels before 5.3.
+        Err(Errno::NOSYS) => rustix::process::kill_process(target, Signal::KILL),
+        Err(e) => Err(e),
+    };
+    match sent {
+        Ok(()) | Err(Errno::SRCH) => Ok(()),
+        Err(e) => Err(Error::Kill { pid, path: group.dir.path().to_path_buf(), source: e.into() }),
     }
 }

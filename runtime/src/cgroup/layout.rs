@@ -121,10 +121,8 @@ impl Layout {
                 top_is_cgroup2 = mount.fs_type == "cgroup2";
             }
             match mount.fs_type {
-                "cgroup2" => {
-                    if unified.is_none() || at_default {
-                        unified = Some(Unified { mount_point: mount.point, root: mount.root });
-                    }
+                "cgroup2" if unified.is_none() || at_default => {
+                    unified = Some(Unified { mount_point: mount.point, root: mount.root });
                 }
                 "cgroup" => {
                     let controllers: Vec<String> = mount.controllers().map(str::to_owned).collect();
@@ -346,5 +344,15 @@ mod tests {
         assert_eq!(at("", "/"), Path::new("/m/z"));
         let outside = Layout::from_mountinfo(TMPFS).with_own_cgroups("4:memory:/../../etc\n");
         assert_eq!(outside.own_dir("memory", Path::new("/m"), Path::new("/")).unwrap(), Path::new("/m"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_survived(text in "(.|\n){0,80}", line in "[0-9a-z :/,.\\\\=-]{0,80}") {
+            for text in [text.as_str(), line.as_str(), &format!("1 2 0:3 {line} - cgroup x {line}")] {
+                let layout = Layout::from_mountinfo(text).with_own_cgroups(text);
+                let _ = layout.own_dir("memory", Path::new("/m"), Path::new("/"));
+            }
+        }
     }
 }

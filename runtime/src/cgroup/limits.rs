@@ -15,7 +15,7 @@ use crate::error::Mistake;
 
 use super::devices::Policy;
 use super::file::{Dir, write_all_at_once};
-use super::{Cgroup, Error, Version};
+use super::{Cgroup, Error, Location, Version};
 
 /// What to do when a file is not there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,8 +51,6 @@ pub struct Limits {
     ignored: Vec<Mistake>,
     /// `memory.checkBeforeUpdate`, with the limits to check.
     check_memory: Vec<(String, u64)>,
-    /// A copy of what systemd is told, for its driver.
-    pub(super) resources: Option<LinuxResources>,
 }
 
 impl Limits {
@@ -104,13 +102,28 @@ impl Limits {
             devices,
             ignored: compiler.ignored,
             check_memory: compiler.check_memory,
-            resources: resources.cloned(),
         })
     }
 
     /// Fields that are given but have no effect, each with the reason: for a warning.
     pub fn ignored(&self) -> &[Mistake] {
         &self.ignored
+    }
+
+    /// Limits that cannot be had at `location` because this host mounts no hierarchy with their controller (v1 and
+    /// hybrid; on v2 only the attempt shows it). Empty for a rootless container that may go without a cgroup: what it
+    /// lacks is known when its cgroup has been made.
+    pub fn unavailable(&self, location: &Location) -> Vec<Mistake> {
+        if location.version == Version::V2 || location.rootless {
+            return Vec::new();
+        }
+        let lacking = |w: &&Write| {
+            w.missing != Missing::Skip && !location.places.iter().any(|place| place.has(&w.controller))
+        };
+        let mistake = |w: &Write| {
+            Mistake::new(w.pointer.clone(), format!("this host mounts no {} cgroup", w.controller))
+        };
+        self.writes.iter().filter(lacking).map(mistake).collect()
     }
 
     /// Whether `controller`'s `file` is among the writes.
@@ -132,7 +145,6 @@ impl Cgroup {
     /// [`Error::Limit`] or [`Error::NoController`] with the field's JSON pointer, and [`Error::DeviceFilter`]. A rootless
     /// container is not refused for the device filter alone.
     pub fn apply(&self, limits: &Limits) -> Result<(), Error> {
-        self.apply_unit_properties(limits)?;
         self.write_all(limits, |w| !w.early)?;
         match &limits.devices {
             Some(policy) => self.restrict_devices(policy),
@@ -146,7 +158,7 @@ impl Cgroup {
     /// As [`Cgroup::apply`], and [`Error::MemoryInUse`] where `checkBeforeUpdate` is set and the container uses more.
     pub fn update(&self, limits: &Limits) -> Result<(), Error> {
         self.check_memory(limits)?;
-        self.apply_unit_properties(limits)?;
+        self.update_unit(limits)?;
         self.write_all(limits, |_| true)?;
         match &limits.devices {
             Some(policy) => self.restrict_devices(policy),
@@ -766,3 +778,6 @@ fn is_page_size(size: &str) -> bool {
         .filter_map(|unit| size.strip_suffix(unit))
         .any(|n| !n.is_empty() && !n.starts_with('0') && n.bytes().all(|b| b.is_ascii_digit()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,7 @@
 
 mod below;
 mod create;
+mod dbus;
 
 mod devices;
 mod error;
@@ -38,12 +39,14 @@ use rustix::io::Errno;
 use self::file::Dir;
 use self::location::Place;
 
+pub use self::dbus::BusError;
 pub use self::error::Error;
 pub use self::layout::{Hierarchy, Layout, Unified, Version};
 pub use self::limits::Limits;
 pub use self::location::{Driver, Location};
 pub use self::oom::{OomEvent, OomWatch};
 pub use self::stats::Stats;
+pub use self::systemd::UnitProperties;
 
 /// The container's directory in one hierarchy.
 #[derive(Debug)]
@@ -66,6 +69,8 @@ pub struct Cgroup {
     location: Location,
     /// In the order of the location's places; without those that a rootless container had to go without.
     groups: Vec<Group>,
+    /// With the systemd driver, until the unit has been started.
+    pending: Option<Box<systemd::Pending>>,
 }
 
 impl Cgroup {
@@ -89,7 +94,7 @@ impl Cgroup {
             };
             groups.push(Group { place: place.clone(), dir, fresh: false });
         }
-        Ok(Cgroup { location: location.clone(), groups })
+        Ok(Cgroup { location: location.clone(), groups, pending: None })
     }
 
     /// Where the container's cgroups are.
@@ -110,7 +115,7 @@ impl Cgroup {
     /// [`Error::Attach`], and D-Bus errors with the systemd driver. A rootless container that was not given a path goes
     /// without the hierarchies that do not permit it.
     pub fn attach(&mut self, pid: i32) -> Result<(), Error> {
-        if self.location.unit.is_some() && self.unit_missing() {
+        if self.pending.is_some() {
             self.start_unit(pid)?;
         }
         self.attach_where(pid, |_| true)
@@ -167,6 +172,20 @@ impl Cgroup {
         }
     }
 
+    /// Moves process `pid` into a cgroup2 directory that is open, such as [`Cgroup::cgroup_of_process`] gives.
+    ///
+    /// # Errors
+    /// [`Error::Attach`].
+    pub fn attach_at(&self, directory: BorrowedFd<'_>, pid: i32) -> Result<(), Error> {
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(directory, "cgroup.procs", flags, rustix::fs::Mode::empty());
+        let result = file.map_err(io::Error::from).and_then(|file| write_pid(&file, pid));
+        result.map_err(|source| {
+            let path = self.tracking_group().map_or(PathBuf::new(), |g| g.dir.path().to_path_buf());
+            Error::Attach { pid, path, source }
+        })
+    }
+
     /// Whether no hierarchy has a cgroup of this container: it is rootless without delegation, or it is gone.
     pub fn is_empty(&self) -> bool {
         self.groups.is_empty()
@@ -220,12 +239,15 @@ impl Cgroup {
     }
 }
 
-/// Writes a pid to `cgroup.procs`.
+/// Writes a pid to the `cgroup.procs` of a directory.
 fn attach_to(dir: &Dir, pid: i32) -> io::Result<()> {
-    let file = dir.open_file("cgroup.procs", OFlags::WRONLY)?;
+    write_pid(&dir.open_file("cgroup.procs", OFlags::WRONLY)?, pid)
+}
+
+fn write_pid(file: &OwnedFd, pid: i32) -> io::Result<()> {
     let text = pid.to_string();
     for attempt in 1.. {
-        match file::write_all_at_once(&file, &text) {
+        match file::write_all_at_once(file, &text) {
             // A process that clone(2) is still making cannot be moved for a moment.
             Err(e) if e.raw_os_error() == Some(libc::EINVAL) && attempt < 5 => {
                 std::thread::sleep(std::time::Duration::from_millis(10));

@@ -41,7 +41,7 @@ impl AsFd for OomWatch {
 }
 
 impl Cgroup {
-    /// Begins to watch for the OOM killer. Poll the result for reading, then call [`OomWatch::next_event`].
+    /// Begins to watch for the OOM killer in a container that has a process. Poll the result for reading, then call [`OomWatch::next_event`].
     ///
     /// # Errors
     /// [`Error::Unavailable`] without the memory controller, [`Error::OomWatch`] and those of [`Cgroup::oom_kills`].

@@ -15,6 +15,13 @@ use super::{Cgroup, Error, Location, is_gone, is_refusal};
 const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Cgroup {
+    /// Removes the container's cgroups if nothing is in them or below them: one call of rmdir(2) for each hierarchy, which
+    /// is all that an ended container needs. False if one is in use, or if systemd has to be asked: then
+    /// [`Cgroup::kill`] and [`Cgroup::remove`] are the way.
+    pub fn try_remove(location: &Location) -> bool {
+        location.unit.is_none() && location.places.iter().all(|place| rmdir(&place.dir).is_ok())
+    }
+
     /// Removes the container's cgroups and those that the container made below them; stops its unit first with the
     /// systemd driver. Has nothing to do for what is already gone, so that it can finish what a crash interrupted. Waits
     /// up to 5 seconds for processes that are dying; it kills none (see [`Cgroup::kill`]).
@@ -99,7 +106,7 @@ fn is_busy(e: &io::Error) -> bool {
 
 /// Waits until a cgroup2 directory has no living process any more. False if it cannot tell, or if there was nothing to
 /// wait for: the caller then sleeps instead of turning in a circle.
-fn wait_unpopulated(path: &Path, patience: Duration) -> bool {
+pub(super) fn wait_unpopulated(path: &Path, patience: Duration) -> bool {
     let dir = Dir::at(path.to_path_buf());
     let deadline = Instant::now() + patience;
     let Ok(file) = dir.open_file("cgroup.events", OFlags::RDONLY) else { return false };

@@ -9,6 +9,7 @@ const BPF_PROG_LOAD: c_int = 5;
 const BPF_PROG_ATTACH: c_int = 8;
 const BPF_PROG_DETACH: c_int = 9;
 const BPF_PROG_GET_FD_BY_ID: c_int = 13;
+const BPF_OBJ_GET_INFO_BY_FD: c_int = 15;
 const BPF_PROG_QUERY: c_int = 16;
 
 const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
@@ -40,7 +41,11 @@ struct Load {
     log_buf: u64,
     kern_version: u32,
     prog_flags: u32,
+    prog_name: [u8; 16],
 }
+
+/// By this name our own programs are told from those of systemd and others.
+const NAME: [u8; 16] = *b"dhow_devices\0\0\0\0";
 
 /// The same for `BPF_PROG_ATTACH` and `BPF_PROG_DETACH`.
 #[repr(C)]
@@ -76,6 +81,23 @@ struct ById {
     padding: u32,
 }
 
+/// The same for `BPF_OBJ_GET_INFO_BY_FD`.
+#[repr(C)]
+#[derive(Default)]
+struct InfoByFd {
+    fd: u32,
+    info_len: u32,
+    info: u64,
+}
+
+/// The start of `struct bpf_prog_info`, up to the name.
+#[repr(C)]
+#[derive(Default)]
+struct ProgramInfo {
+    before: [u64; 8],
+    name: [u8; 16],
+}
+
 fn bpf<T>(command: c_int, attr: &mut T) -> io::Result<c_int> {
     // SAFETY: `attr` is a live, exclusively borrowed `repr(C)` prefix of `union bpf_attr` without uninitialised padding,
     // its size is passed with it, and the pointers inside were set by the callers below to buffers that outlive the call.
@@ -99,6 +121,7 @@ pub(super) fn load(program: &[Instruction]) -> io::Result<OwnedFd> {
         insn_cnt: program.len() as u32,
         insns: program.as_ptr() as u64,
         license: c"Apache-2.0".as_ptr() as u64,
+        prog_name: NAME,
         ..Load::default()
     };
     bpf(BPF_PROG_LOAD, &mut attr).map(owned)
@@ -131,7 +154,7 @@ pub(super) fn detach(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Res
     bpf(BPF_PROG_DETACH, &mut attr).map(drop)
 }
 
-/// The device programs attached to this very cgroup.
+/// The device programs of ours that are attached to this very cgroup.
 pub(super) fn attached(cgroup: BorrowedFd<'_>) -> io::Result<Vec<OwnedFd>> {
     // The kernel allows 64 programs of one type for a cgroup.
     let mut ids = [0_u32; 64];
@@ -147,13 +170,29 @@ pub(super) fn attached(cgroup: BorrowedFd<'_>) -> io::Result<Vec<OwnedFd>> {
     let mut programs = Vec::with_capacity(count);
     for &id in &ids[..count] {
         match bpf(BPF_PROG_GET_FD_BY_ID, &mut ById { id, ..ById::default() }) {
-            Ok(fd) => programs.push(owned(fd)),
+            Ok(fd) => {
+                let program = owned(fd);
+                if name(program.as_fd())? == NAME {
+                    programs.push(program);
+                }
+            }
             // It was detached in between.
             Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {}
             Err(e) => return Err(e),
         }
     }
     Ok(programs)
+}
+
+fn name(program: BorrowedFd<'_>) -> io::Result<[u8; 16]> {
+    let mut info = ProgramInfo::default();
+    let mut attr = InfoByFd {
+        fd: number(program),
+        info_len: size_of::<ProgramInfo>() as u32,
+        info: std::ptr::from_mut(&mut info) as u64,
+    };
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    Ok(info.name)
 }
 
 /// A descriptor's borrowed form, for lists of them.
