@@ -1,7 +1,7 @@
 //! create, run and start.
 
 use super::{CreateOptions, Running, Runtime, cgroup_error, state_json};
-use crate::cgroup::{Cgroup, Driver, Limits, Location, Version};
+use crate::cgroup::{Cgroup, Driver, Limits, Location, UnitProperties, Version};
 use crate::compile::{self, Host};
 use crate::config::Bundle;
 use crate::error::{Error, Mistake};
@@ -22,6 +22,7 @@ struct Prepared {
     limits: Limits,
     plan: Plan,
     starts_in_cgroup: bool,
+    unit: UnitProperties,
 }
 
 impl Runtime {
@@ -73,6 +74,16 @@ impl Runtime {
         };
         mistakes.extend(host_sysctls(spec));
         let location = self.location(id, spec, &host)?;
+        if let (Some(limits), Some(location)) = (&limits, &location) {
+            mistakes.extend(limits.unavailable(location));
+        }
+        let unit = match UnitProperties::parse(annotations(spec)) {
+            Ok(unit) => unit,
+            Err(found) => {
+                mistakes.extend(found);
+                UnitProperties::default()
+            }
+        };
         // A systemd unit begins with its first process, so nothing can be cloned into it.
         let starts_in_cgroup =
             location.as_ref().is_some_and(|l| l.version() == Version::V2 && l.driver() == Driver::Cgroupfs);
@@ -117,7 +128,7 @@ impl Runtime {
         }
         match (limits, plan) {
             (Some(limits), Some(plan)) if bundle.config.mistakes.is_empty() => {
-                Ok(Prepared { bundle, location, limits, plan, starts_in_cgroup })
+                Ok(Prepared { bundle, location, limits, plan, starts_in_cgroup, unit })
             }
             _ => {
                 let mistakes = std::mem::take(&mut bundle.config.mistakes);
@@ -210,6 +221,24 @@ fn host_sysctls(spec: &Spec) -> Option<Mistake> {
     })
 }
 
+fn annotations(spec: &Spec) -> impl Iterator<Item = (&str, &str)> {
+    spec.annotations().iter().flatten().map(|(key, value)| (key.as_str(), value.as_str()))
+}
+
+/// The host's id of the container's root where it has its own user and cgroup namespaces and a cgroup mount that it
+/// may write to.
+fn delegated_to(spec: &Spec) -> Option<u32> {
+    use oci_spec::runtime::LinuxNamespaceType::{Cgroup, User};
+    let linux = spec.linux().as_ref()?;
+    let new = |kind| linux.namespaces().iter().flatten().any(|n| n.typ() == kind && n.path().is_none());
+    let writable = spec.mounts().iter().flatten().any(|m| {
+        matches!(m.typ().as_deref(), Some("cgroup" | "cgroup2"))
+            && !m.options().iter().flatten().any(|o| o == "ro")
+    });
+    let root = linux.uid_mappings().iter().flatten().find(|m| m.container_id() == 0)?;
+    (new(User) && new(Cgroup) && writable).then(|| root.host_id())
+}
+
 fn own_pid_namespace(spec: &Spec) -> bool {
     use oci_spec::runtime::LinuxNamespaceType::Pid;
     let namespaces = spec.linux().as_ref().and_then(|l| l.namespaces().as_ref());
@@ -231,13 +260,17 @@ struct Making<'a> {
 
 impl Making<'_> {
     fn make(&self, console_socket: Option<BorrowedFd<'_>>) -> Result<Running, Error> {
-        let Prepared { bundle, location, limits, plan, starts_in_cgroup } = self.prepared;
+        let Prepared { bundle, location, limits, plan, starts_in_cgroup, unit } = self.prepared;
         let spec = &bundle.config.spec;
         let mut record = self.record();
         let rdt = spec.linux().as_ref().and_then(|l| l.intel_rdt().as_ref());
         if let Some(rdt) = rdt {
             let group = Resctrl::find().and_then(|fs| fs.plan(rdt, self.dir.id())).map_err(Error::Rdt)?;
             record.resctrl = Some(group);
+        }
+        if let Some(location) = location {
+            // Before the record says that it is this container's: whoever undoes a create ends what is in there.
+            location.check_unused().map_err(cgroup_error(self.dir.id()))?;
         }
         // The intent: from here on a delete finds the cgroups, whatever happens to this process.
         self.dir.save(&record)?;
@@ -247,7 +280,16 @@ impl Making<'_> {
         }
         let id = record.id.clone();
         let cgroup = match location {
-            Some(location) => Some(Cgroup::create(location, limits).map_err(cgroup_error(&id))?),
+            Some(location) => match Cgroup::create(location, limits) {
+                Ok(cgroup) => Some(cgroup.with_unit_properties(unit.clone())),
+                Err(error) => {
+                    if error.is_foreign() {
+                        record.cgroup = None;
+                        self.dir.save(&record)?;
+                    }
+                    return Err(cgroup_error(&id)(error));
+                }
+            },
             None => None,
         };
         let gate = if self.gate { Some(self.dir.make_gate()?) } else { None };
@@ -296,6 +338,7 @@ impl Making<'_> {
             states: &states,
             pidfd: None,
             network_settled: false,
+            delegate_to: delegated_to(spec),
         };
         let launched = launch(plan, &given, &mut host, Error::Start)?;
         let Launched { pid, pidfd, console } = launched;
@@ -311,7 +354,7 @@ impl Making<'_> {
         let bundle = &self.prepared.bundle;
         let spec = &bundle.config.spec;
         let root = spec.root().as_ref().map(|r| bundle.dir.join(r.path())).unwrap_or_default();
-        let annotations = spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
+        let annotations = annotations(spec).map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
         let hooks = spec.hooks().as_ref();
         let some = |list: Option<&Vec<oci_spec::runtime::Hook>>| list.is_some_and(|l| !l.is_empty());
         Record {
@@ -348,6 +391,8 @@ struct HostSide<'a> {
     states: &'a [(&'static str, OwnedFd)],
     pidfd: Option<OwnedFd>,
     network_settled: bool,
+    /// The host's id of the container's root, if it may manage its own cgroup.
+    delegate_to: Option<u32>,
 }
 
 impl HostSide<'_> {
@@ -402,6 +447,9 @@ impl Parent for HostSide<'_> {
                 cgroup.attach(pid).map_err(&failed)?;
             }
             cgroup.apply(self.limits).map_err(&failed)?;
+            if let Some(uid) = self.delegate_to {
+                cgroup.delegate(uid).map_err(&failed)?;
+            }
         }
         if let Some(group) = &self.record.resctrl {
             group.attach(pid.unsigned_abs()).map_err(Error::Rdt)?;
