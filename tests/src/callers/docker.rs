@@ -51,6 +51,8 @@ impl Docker {
         {
             return Err(format!("{program} is not installed"));
         }
+        // A missing binary is one failure of the test, not one of each step.
+        runtime::binary();
         let sandbox = Sandbox::new(view)?;
         // The machine's own settings must not get in.
         fs::write(sandbox.join("daemon.json"), "{}").expect("write daemon.json");

@@ -77,6 +77,8 @@ impl Podman {
         if !is_root() {
             return Err("not root".to_owned());
         }
+        // A missing binary is one failure of the test, not one of each step.
+        runtime::binary();
         let sandbox = Sandbox::new(view)?;
         let podman = Podman { sandbox, user, view };
         podman.write_settings();
