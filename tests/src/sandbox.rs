@@ -89,9 +89,10 @@ impl Sandbox {
             (view, layout) => return Err(format!("the cgroup layout is {layout:?}, not usable as {view:?}")),
         };
         let scratch = Scratch::new();
+        // Mounts propagate inside the sandbox, as they do on a machine that systemd has started, but not to outside.
         // /run is the sandbox's own: engines put locks and sockets there whatever roots they are given.
         let setup = format!(
-            "set -e; ip link set lo up; mount -t tmpfs -o mode=755 run /run; mkdir /run/lock; {change_view}\n\
+            "set -e; ip link set lo up; mount --make-rshared /; mount -t tmpfs -o mode=755 run /run; mkdir /run/lock; {change_view}\n\
              echo ready; exec cat >/dev/null"
         );
         let mut holder = Command::new("unshare")

@@ -3,7 +3,7 @@
 use dhow_tests::callers::Steps;
 use dhow_tests::callers::docker::Docker;
 use dhow_tests::command::{kill_process, wait_for};
-use dhow_tests::sandbox::{CgroupLayout, cgroup_layout};
+use dhow_tests::sandbox::{CgroupLayout, CgroupView, cgroup_layout};
 use dhow_tests::{leftovers, runtime, skip, skip_part};
 use std::time::{Duration, Instant};
 
@@ -32,7 +32,7 @@ fn peer_lacks_rights() -> bool {
 
 #[test]
 fn docker_engine() {
-    let docker = match Docker::start() {
+    let docker = match Docker::start(CgroupView::Host) {
         Ok(docker) => docker,
         Err(reason) => skip!("{reason}"),
     };
@@ -45,6 +45,56 @@ fn docker_engine() {
     namespaces(&docker, &mut steps);
     files(&docker, &mut steps);
     network(&docker, &mut steps);
+    nothing_left(&docker, &mut steps);
+    steps.finish();
+}
+
+#[test]
+fn docker_on_cgroup_v2() {
+    if cgroup_layout() == CgroupLayout::Unified {
+        skip!("docker_engine runs on cgroup v2 here");
+    }
+    let docker = match Docker::start(CgroupView::V2) {
+        Ok(docker) => docker,
+        Err(reason) => skip!("{reason}"),
+    };
+    let mut steps = Steps::new("docker v2");
+    basics(&docker, &mut steps);
+    life(&docker, &mut steps);
+    rights(&docker, &mut steps);
+    namespaces(&docker, &mut steps);
+    nothing_left(&docker, &mut steps);
+    steps.finish();
+}
+
+#[test]
+fn docker_with_user_namespaces() {
+    let docker = match Docker::start_remapped(400_000) {
+        Ok(docker) => docker,
+        Err(reason) => skip!("{reason}"),
+    };
+    let mut steps = Steps::new("docker userns");
+    steps.step("the container's ids are mapped", || {
+        let script =
+            "cat /proc/self/uid_map /proc/self/gid_map; id -u; touch /tmp/x; stat -c '%u %g' /tmp/x /bin/sh";
+        let out = docker.run(&["--rm"], &["sh", "-c", script]).ok();
+        let words: Vec<_> = out.stdout.split_whitespace().collect();
+        let expected = ["0", "400000", "65536", "0", "400000", "65536", "0", "0", "0", "0", "0"];
+        assert_eq!(words, expected);
+        docker.run(&["-d", "--name", "mapped"], &["sleep", "1000"]).ok();
+        let pid = docker.inspect("mapped", "{{.State.Pid}}");
+        let status = docker.sandbox().run("cat", [format!("/proc/{pid}/status")]).ok();
+        assert_eq!(status_field(&status.stdout, "Uid"), "400000\t400000\t400000\t400000");
+        docker.remove("mapped");
+    });
+    basics(&docker, &mut steps);
+    life(&docker, &mut steps);
+    errors(&docker, &mut steps);
+    nothing_left(&docker, &mut steps);
+    steps.finish();
+}
+
+fn nothing_left(docker: &Docker, steps: &mut Steps) {
     steps.step("nothing is left", || {
         let ids = docker.call(["ps", "--all", "--quiet"]).ok();
         for id in ids.stdout.lines() {
@@ -60,7 +110,6 @@ fn docker_engine() {
             found.iter().filter(|l| l.starts_with("cgroup") && l.contains(&below)).collect();
         assert!(cgroups.is_empty(), "{cgroups:#?}");
     });
-    steps.finish();
 }
 
 fn basics(docker: &Docker, steps: &mut Steps) {

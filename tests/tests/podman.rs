@@ -45,11 +45,9 @@ fn podman_on_cgroup_v2() {
     let mut steps = Steps::new("podman v2");
     life(&podman, &mut steps);
     suspend(&podman, &mut steps);
-    if runtime::is_dhow() {
-        pods(&podman, &mut steps);
-    } else {
-        skip_part!("the peer's device program denies a pod's first container its /dev/null");
-    }
+    // With the cgroupfs driver, podman 4.3 makes the pod's cgroup with a device program that denies everything, /dev/null
+    // included; no runtime can undo that from below.
+    skip_part!("podman 4.3 denies a pod every device on cgroup v2");
     nothing_left(&podman, &mut steps);
     steps.finish();
 }

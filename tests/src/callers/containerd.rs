@@ -37,6 +37,8 @@ impl Containerd {
         if let Some(program) = missing_program(&programs) {
             return Err(format!("{program} is not installed"));
         }
+        // A missing binary is one failure of the test, not one of each step.
+        runtime::binary();
         let sandbox = Sandbox::new(CgroupView::Host)?;
         let config = sandbox.join("containerd.toml");
         let text = format!(

@@ -4,7 +4,7 @@
 //! runtime stays runc; each container asks for `dhow`.
 //!
 //! The storage driver is overlay2 on the scratch directory's tmpfs. On a hybrid cgroup layout Docker uses v1, as it
-//! does on such a host, so the view is the machine's own.
+//! does on such a host, so the usual view is the machine's own.
 
 use super::{busybox_tar, quote, with_terminal};
 use crate::command::{DEADLINE, Output, run, run_with, wait_for};
@@ -32,13 +32,28 @@ impl Docker {
     ///
     /// # Panics
     /// If it is installed but does not come up.
-    pub fn start() -> Result<Docker, String> {
+    pub fn start(view: CgroupView) -> Result<Docker, String> {
+        Docker::start_with(view, None)
+    }
+
+    /// Starts it with `--userns-remap`: containers run in a user namespace whose ids begin at `first_id`, of which
+    /// there are 65536. The user that Docker wants for it exists only in the sandbox.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_remapped(first_id: u32) -> Result<Docker, String> {
+        Docker::start_with(CgroupView::Host, Some(first_id))
+    }
+
+    fn start_with(view: CgroupView, first_id: Option<u32>) -> Result<Docker, String> {
         if let Some(program) =
             missing_program(&["dockerd", "docker", "containerd", "runc", "iptables", "tar"])
         {
             return Err(format!("{program} is not installed"));
         }
-        let sandbox = Sandbox::new(CgroupView::Host)?;
+        // A missing binary is one failure of the test, not one of each step.
+        runtime::binary();
+        let sandbox = Sandbox::new(view)?;
         // The machine's own settings must not get in.
         fs::write(sandbox.join("daemon.json"), "{}").expect("write daemon.json");
         let mut command = sandbox.command(find_program("dockerd").expect("found above"));
@@ -53,6 +68,19 @@ impl Docker {
         command.arg("--host").arg(format!("unix://{}", sandbox.join("docker.sock").display()));
         command.arg("--add-runtime").arg(format!("dhow={}", runtime::binary().display()));
         command.arg("--cgroup-parent").arg(format!("/{}", sandbox.tag()));
+        if let Some(first_id) = first_id {
+            // Docker takes root's name as no mapping at all.
+            let lines = format!("nobody:{first_id}:65536\nnogroup:{first_id}:65536\n");
+            for file in ["subuid", "subgid"] {
+                let copy = sandbox.join(file);
+                fs::write(&copy, &lines).expect("write an account file");
+                let bound = sandbox.shell(&format!("mount --bind {} /etc/{file}", copy.display()));
+                if !bound.success() {
+                    return Err(format!("no ranges of ids can be given: {bound}"));
+                }
+            }
+            command.arg("--userns-remap=nobody:nogroup");
+        }
         let daemon = sandbox.spawn("dockerd", &mut command);
         let client = find_program("docker").expect("found above");
         let mut docker = Docker { daemon, sandbox, client };

@@ -48,10 +48,10 @@ impl Steps {
                 self.say(&format!("{}: ok   {name} ({} ms)", self.caller, start.elapsed().as_millis()));
             }
             Err(payload) => {
-                let text = payload.downcast_ref::<String>().map(String::as_str);
-                let text = text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("panic");
+                // The panic itself has been printed, with its place.
+                drop(payload);
                 self.say(&format!("{}: FAIL {name}", self.caller));
-                self.failed.push(format!("{name}: {text}"));
+                self.failed.push(name.to_owned());
             }
         }
     }
@@ -59,15 +59,15 @@ impl Steps {
     /// Ends the steps.
     ///
     /// # Panics
-    /// If a step failed, with all failures.
+    /// If a step failed, with the names of all that did.
     #[track_caller]
     pub fn finish(self) {
         let (failed, all) = (self.failed.len(), self.failed.len() + self.passed);
         assert!(
             self.failed.is_empty(),
-            "{}: {failed} of {all} steps failed:\n\n{}\n",
+            "{}: {failed} of {all} steps failed (see above):\n  {}",
             self.caller,
-            self.failed.join("\n\n")
+            self.failed.join("\n  ")
         );
         assert!(self.passed > 0, "no step of {} ran", self.caller);
     }
