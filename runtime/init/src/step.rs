@@ -422,8 +422,9 @@ pub enum Step {
         gid: u32,
         /// Supplementary groups: a range of [`Program::words`].
         groups: List,
-        /// Whether setgroups is called (not where the kernel denies it: an unprivileged single mapping).
-        set_groups: bool,
+        /// In a user namespace the kernel may deny setgroups (an unprivileged single mapping). Where no groups are
+        /// wanted, the caller's stay then.
+        may_be_denied: bool,
     },
     /// All permitted capabilities effective again after a change of user, for the steps until `Capabilities`.
     RaiseEffective,
