@@ -244,6 +244,10 @@ impl<'a> Child<'a> {
             }
             Step::AwaitCgroup => self.ask(Kind::AwaitCgroup, None),
             Step::UnshareCgroup => sys::unshare(sys::namespace_flag(crate::Namespace::Cgroup)),
+            Step::OomScore { value } => {
+                let file = sys::open(c"/proc/self/oom_score_adj", libc::O_WRONLY)?;
+                sys::write(file, self.text(value).to_bytes()).map(drop)
+            }
             Step::NotDumpable => sys::prctl(libc::PR_SET_DUMPABLE, 0, 0),
             Step::NewSession => sys::setsid(),
             Step::SessionKeyring { name } => session_keyring(self.text(name)),

@@ -107,6 +107,11 @@ pub enum Step {
     AwaitCgroup,
     /// unshare(CLONE_NEWCGROUP): the cgroup the process is in becomes the root of its view.
     UnshareCgroup,
+    /// Write this process's `oom_score_adj`, in the procfs of the namespace that the runtime is in.
+    OomScore {
+        /// The value in decimal.
+        value: Str,
+    },
     /// prctl(PR_SET_DUMPABLE, 0): nothing in a joined namespace may look at this process's memory or files.
     NotDumpable,
     /// A new session.

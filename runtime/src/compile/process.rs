@@ -153,6 +153,11 @@ pub(crate) fn compile_exec(cx: &mut Context<'_>, exec: &ProcessOptions) {
     let origin = Origin::Always("the container's namespaces");
     let flags = cx.namespaces.all_flags();
     let join = cx.plan.descriptor(Descriptor::InitPidfd);
+    if let Some(adjustment) = process.oom_score_adj() {
+        // Before it stops being dumpable: then the file belongs to root alone.
+        let value = cx.plan.text(adjustment.to_string());
+        cx.plan.push_outer(Step::OomScore { value }, Origin::Field("/process/oomScoreAdj"));
+    }
     cx.plan.push_outer(Step::NotDumpable, origin);
     let affinity = process.exec_cpu_affinity().as_ref();
     let initial = affinity.and_then(|a| a.initial().as_deref()).and_then(|list| cpus(cx, list, "initial"));

@@ -150,9 +150,6 @@ impl Parent for ExecSide<'_> {
                 })?;
             }
         }
-        if let Some(adjustment) = self.options.process.oom_score_adj() {
-            super::set_oom_score(pid, adjustment)?;
-        }
         Ok(())
     }
 
