@@ -261,6 +261,7 @@ impl Plan {
             Step::BecomeRoot => "become root of the user namespace".into(),
             Step::AwaitCgroup => "wait for the cgroup".into(),
             Step::UnshareCgroup => "new cgroup namespace".into(),
+            Step::OomScore { value } => format!("oom_score_adj {}", s(value)),
             Step::NotDumpable => "not dumpable".into(),
             Step::NewSession => "new session".into(),
             Step::SessionKeyring { name } => format!("session keyring {}", s(name)),

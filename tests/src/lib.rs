@@ -5,6 +5,7 @@
 //! - [`runtime`]: the runtime binary under test, run as a caller runs it;
 //! - [`command`]: running a program to its end with a deadline, and what came of it;
 //! - [`sandbox`]: namespaces of a test's own, in which daemons and their containers cannot outlive it;
+//! - [`sailor`]: an ordinary user with subordinate ids, in a sandbox;
 //! - [`leftovers`]: what a test or a crash has left on the machine;
 //! - [`skip`]: skipping loudly and countably;
 //! - [`callers`]: the real programs that dhow-runtime is a drop-in for;
@@ -16,6 +17,7 @@ pub mod callers;
 pub mod command;
 pub mod leftovers;
 pub mod runtime;
+pub mod sailor;
 pub mod sandbox;
 pub mod scratch;
 pub mod skip;

@@ -244,6 +244,10 @@ impl<'a> Child<'a> {
             }
             Step::AwaitCgroup => self.ask(Kind::AwaitCgroup, None),
             Step::UnshareCgroup => sys::unshare(sys::namespace_flag(crate::Namespace::Cgroup)),
+            Step::OomScore { value } => {
+                let file = sys::open(c"/proc/self/oom_score_adj", libc::O_WRONLY)?;
+                sys::write(file, self.text(value).to_bytes()).map(drop)
+            }
             Step::NotDumpable => sys::prctl(libc::PR_SET_DUMPABLE, 0, 0),
             Step::NewSession => sys::setsid(),
             Step::SessionKeyring { name } => session_keyring(self.text(name)),
@@ -390,7 +394,9 @@ impl<'a> Child<'a> {
             Step::CpuAffinity { cpus } => sys::sched_setaffinity(self.words(cpus)),
             Step::NoNewPrivileges => sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0),
             Step::BoundingSet { keep } => bounding_set(keep),
-            Step::SetUser { uid, gid, groups, set_groups } => self.set_user(uid, gid, groups, set_groups),
+            Step::SetUser { uid, gid, groups, may_be_denied } => {
+                self.set_user(uid, gid, groups, may_be_denied)
+            }
             Step::RaiseEffective => {
                 let permitted = sys::permitted()?;
                 sys::capset(permitted, permitted, 0)
@@ -730,14 +736,16 @@ impl<'a> Child<'a> {
         pty::adopt(peer)
     }
 
-    fn set_user(&self, uid: u32, gid: u32, groups: List, set_groups: bool) -> Outcome {
+    fn set_user(&self, uid: u32, gid: u32, groups: List, may_be_denied: bool) -> Outcome {
         const KEEPCAPS: i32 = libc::PR_SET_KEEPCAPS;
         if uid != 0 {
             sys::prctl(KEEPCAPS, 1, 0)?;
         }
-        if set_groups {
-            let mut scratch = [0u32; 1024];
-            sys::setgroups(self.words(groups), &mut scratch)?;
+        let groups = self.words(groups);
+        let mut scratch = [0u32; 1024];
+        match sys::setgroups(groups, &mut scratch) {
+            Err(fault) if fault.errno == libc::EPERM && may_be_denied && groups.is_empty() => {}
+            other => other?,
         }
         sys::setresgid(gid)?;
         sys::setresuid(uid)?;

@@ -107,6 +107,11 @@ pub enum Step {
     AwaitCgroup,
     /// unshare(CLONE_NEWCGROUP): the cgroup the process is in becomes the root of its view.
     UnshareCgroup,
+    /// Write this process's `oom_score_adj`, in the procfs of the namespace that the runtime is in.
+    OomScore {
+        /// The value in decimal.
+        value: Str,
+    },
     /// prctl(PR_SET_DUMPABLE, 0): nothing in a joined namespace may look at this process's memory or files.
     NotDumpable,
     /// A new session.
@@ -422,8 +427,9 @@ pub enum Step {
         gid: u32,
         /// Supplementary groups: a range of [`Program::words`].
         groups: List,
-        /// Whether setgroups is called (not where the kernel denies it: an unprivileged single mapping).
-        set_groups: bool,
+        /// In a user namespace the kernel may deny setgroups (an unprivileged single mapping). Where no groups are
+        /// wanted, the caller's stay then.
+        may_be_denied: bool,
     },
     /// All permitted capabilities effective again after a change of user, for the steps until `Capabilities`.
     RaiseEffective,

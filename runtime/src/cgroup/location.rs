@@ -144,6 +144,11 @@ impl Location {
         Ok(())
     }
 
+    /// Whether the caller may lack the rights to make cgroups.
+    pub fn is_rootless(&self) -> bool {
+        self.rootless
+    }
+
     /// The interface the container uses.
     pub fn version(&self) -> Version {
         self.version

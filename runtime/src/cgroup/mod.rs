@@ -102,6 +102,12 @@ impl Cgroup {
         &self.location
     }
 
+    /// The location without the hierarchies that a rootless container had to go without.
+    pub fn location_made(&self) -> Location {
+        let places = self.groups.iter().map(|group| group.place.clone()).collect();
+        Location { places, ..self.location.clone() }
+    }
+
     /// The descriptor for `CLONE_INTO_CGROUP`: a process cloned into it needs [`Cgroup::attach_rest`] on a hybrid host and
     /// nothing more on v2. `None` on v1, and for a systemd unit that has not been started, which needs a process first.
     pub fn clone_into(&self) -> Option<BorrowedFd<'_>> {

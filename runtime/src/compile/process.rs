@@ -22,8 +22,6 @@ pub struct ProcessOptions {
     pub process: Process,
     /// Whether a console socket was given.
     pub console_socket: bool,
-    /// Whether the caller may skip setgroups (a user namespace with a single unprivileged mapping).
-    pub deny_setgroups: bool,
 }
 
 /// The kernel's CPU and node lists (`0-3,7`) as a mask of 64-bit words.
@@ -145,9 +143,8 @@ pub(crate) fn compile(cx: &mut Context<'_>) {
             None => cx.mistake("/linux/memoryPolicy/nodes", "is not a list of nodes such as `0-1,3`"),
         }
     }
-    let needs_set_groups = true;
     before_user(cx, process);
-    user_and_program(cx, process, needs_set_groups, true);
+    user_and_program(cx, process, true);
 }
 
 /// exec: join the container, then what a container's process gets.
@@ -156,6 +153,11 @@ pub(crate) fn compile_exec(cx: &mut Context<'_>, exec: &ProcessOptions) {
     let origin = Origin::Always("the container's namespaces");
     let flags = cx.namespaces.all_flags();
     let join = cx.plan.descriptor(Descriptor::InitPidfd);
+    if let Some(adjustment) = process.oom_score_adj() {
+        // Before it stops being dumpable: then the file belongs to root alone.
+        let value = cx.plan.text(adjustment.to_string());
+        cx.plan.push_outer(Step::OomScore { value }, Origin::Field("/process/oomScoreAdj"));
+    }
     cx.plan.push_outer(Step::NotDumpable, origin);
     let affinity = process.exec_cpu_affinity().as_ref();
     let initial = affinity.and_then(|a| a.initial().as_deref()).and_then(|list| cpus(cx, list, "initial"));
@@ -191,7 +193,7 @@ pub(crate) fn compile_exec(cx: &mut Context<'_>, exec: &ProcessOptions) {
         cx.push(Step::PrivateProc, Origin::Always("procfs"));
     }
     before_user(cx, process);
-    user_and_program(cx, process, !exec.deny_setgroups, false);
+    user_and_program(cx, process, false);
 }
 
 fn cpus(cx: &mut Context<'_>, list: &str, member: &str) -> Option<List> {
@@ -259,7 +261,7 @@ fn before_user(cx: &mut Context<'_>, process: &Process) {
 
 /// Everything from the user on. The program is looked for as the container's user, in the container's root;
 /// `Ready` comes when nothing but the filter and the gate is left that could fail.
-fn user_and_program(cx: &mut Context<'_>, process: &Process, set_groups: bool, container: bool) {
+fn user_and_program(cx: &mut Context<'_>, process: &Process, container: bool) {
     let spec = cx.spec;
     let user = process.user();
     let (uid, gid) = (user.uid(), user.gid());
@@ -293,7 +295,8 @@ fn user_and_program(cx: &mut Context<'_>, process: &Process, set_groups: bool, c
         Some(groups) => cx.plan.words(groups.iter().map(|&g| u64::from(g))),
         None => List::EMPTY,
     };
-    cx.push(Step::SetUser { uid, gid, groups, set_groups }, field("/process/user"));
+    let may_be_denied = cx.namespaces.contains(Type::User);
+    cx.push(Step::SetUser { uid, gid, groups, may_be_denied }, field("/process/user"));
     cx.push(Step::ChdirAsUser { path }, field("/process/cwd"));
     let name = cx.plan.text(program);
     let search = cx.plan.text(lookup("PATH").unwrap_or(DEFAULT_PATH));

@@ -73,6 +73,7 @@ impl Runtime {
             }
         };
         mistakes.extend(host_sysctls(spec));
+        mistakes.extend(unprivileged(spec));
         let location = self.location(id, spec, &host)?;
         if let (Some(limits), Some(location)) = (&limits, &location) {
             mistakes.extend(limits.unavailable(location));
@@ -239,6 +240,22 @@ fn delegated_to(spec: &Spec) -> Option<u32> {
     (new(User) && new(Cgroup) && writable).then(|| root.host_id())
 }
 
+/// What an ordinary user's container cannot do without.
+fn unprivileged(spec: &Spec) -> Option<Mistake> {
+    use oci_spec::runtime::LinuxNamespaceType::User;
+    if rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let namespaces = spec.linux().as_ref().and_then(|l| l.namespaces().as_ref());
+    let has_user = namespaces.into_iter().flatten().any(|n| n.typ() == User);
+    (!has_user).then(|| {
+        Mistake::new(
+            "/linux/namespaces",
+            "has no user namespace, which the container of an ordinary user needs",
+        )
+    })
+}
+
 fn own_pid_namespace(spec: &Spec) -> bool {
     use oci_spec::runtime::LinuxNamespaceType::Pid;
     let namespaces = spec.linux().as_ref().and_then(|l| l.namespaces().as_ref());
@@ -292,6 +309,10 @@ impl Making<'_> {
             },
             None => None,
         };
+        if location.as_ref().is_some_and(|l| l.is_rootless() && l.driver() == Driver::Cgroupfs) {
+            // What the user may not make is no part of his container; `ready` saves it.
+            record.cgroup = cgroup.as_ref().map(Cgroup::location_made);
+        }
         let gate = if self.gate { Some(self.dir.make_gate()?) } else { None };
         let has = |list: Option<&Vec<_>>| list.is_some_and(|l: &Vec<oci_spec::runtime::Hook>| !l.is_empty());
         let hooks = spec.hooks().as_ref();

@@ -47,7 +47,6 @@ impl Runtime {
         let process = ProcessOptions {
             process: options.process.clone(),
             console_socket: options.terminal_socket.is_some(),
-            deny_setgroups: denies_setgroups(&record, &spec),
         };
         let plan = compile::compile_exec(&spec, &record.bundle, &host, &choices, &process)
             .map_err(|mistakes| Error::Config { path: PathBuf::from("process"), mistakes })?;
@@ -91,13 +90,6 @@ impl Runtime {
 
 fn is_busy<T>(result: &Result<T, Error>) -> bool {
     matches!(result, Err(Error::System { source, .. }) if source.raw_os_error() == Some(libc::EBUSY))
-}
-
-/// Whether the kernel denies setgroups in the container's user namespace.
-fn denies_setgroups(record: &Record, spec: &Spec) -> bool {
-    let own = spec.linux().as_ref().and_then(|l| l.gid_mappings().as_ref()).is_some_and(|m| !m.is_empty());
-    own && std::fs::read(format!("/proc/{}/setgroups", record.pid))
-        .is_ok_and(|text| text.starts_with(b"deny"))
 }
 
 /// Where the process goes.
@@ -157,9 +149,6 @@ impl Parent for ExecSide<'_> {
                     source,
                 })?;
             }
-        }
-        if let Some(adjustment) = self.options.process.oom_score_adj() {
-            super::set_oom_score(pid, adjustment)?;
         }
         Ok(())
     }

@@ -100,8 +100,9 @@ fn kept_config(dir: &ContainerDir) -> Result<Spec, Error> {
 
 fn open_cgroup(record: &Record) -> Result<Option<Cgroup>, Error> {
     let Some(location) = &record.cgroup else { return Ok(None) };
-    let opened = Cgroup::open(location);
-    opened.map(Some).map_err(|source| Error::Cgroup { id: record.id.clone(), source })
+    let opened = Cgroup::open(location).map_err(|source| Error::Cgroup { id: record.id.clone(), source })?;
+    // Rootless without delegation: as good as none.
+    Ok(Some(opened).filter(|cgroup| !cgroup.is_empty()))
 }
 
 fn cgroup_error(id: &str) -> impl Fn(crate::cgroup::Error) -> Error {

@@ -9,13 +9,12 @@
 //!   no systemd is needed.
 //!
 //! # The ordinary user
-//! `sailor`, with ranges in /etc/subuid and /etc/subgid, exists only in the sandbox: changed copies of the four files
-//! are bound over the machine's in the sandbox's mount namespace. So is a /dev/net/tun that a user may open, which
-//! slirp4netns needs.
+//! That of [`crate::sailor`], with a /dev/net/tun that a user may open, which slirp4netns needs.
 
 use super::{busybox_tar, quote, with_terminal};
 use crate::command::{DEADLINE, Output, run, run_with, wait_for};
 use crate::runtime;
+use crate::sailor;
 use crate::sandbox::{CgroupLayout, CgroupView, Sandbox, cgroup_layout};
 use crate::skip::{is_root, missing_program};
 use std::fs;
@@ -34,10 +33,7 @@ pub enum User {
     Sailor,
 }
 
-/// The ordinary user's uid and gid.
-pub const SAILOR_ID: u32 = 54321;
-/// The first of the ordinary user's 65536 subordinate uids and gids.
-pub const SAILOR_SUBIDS: u32 = 600_000;
+pub use crate::sailor::{SAILOR_ID, SAILOR_SUBIDS};
 
 /// A storage of podman's own with the image [`IMAGE`], in a sandbox.
 #[derive(Debug)]
@@ -117,31 +113,14 @@ impl Podman {
         top.dir("xdg");
     }
 
-    /// Makes the ordinary user in the sandbox.
+    /// Makes the ordinary user in the sandbox, with what rootless podman wants besides.
     fn enlist_sailor(&self) -> Result<(), String> {
-        let lines = [
-            (
-                "passwd",
-                format!("sailor:x:{SAILOR_ID}:{SAILOR_ID}::{}:/bin/sh", self.sandbox.join("home").display()),
-            ),
-            ("group", format!("sailor:x:{SAILOR_ID}:")),
-            ("subuid", format!("sailor:{SAILOR_SUBIDS}:65536")),
-            ("subgid", format!("sailor:{SAILOR_SUBIDS}:65536")),
-        ];
-        let mut script = String::from("set -e\n");
-        for (file, line) in lines {
-            let copy = self.sandbox.join(file);
-            let text = fs::read_to_string(format!("/etc/{file}")).unwrap_or_default();
-            fs::write(&copy, format!("{text}{line}\n")).expect("write a copy of an account file");
-            script += &format!("test -e /etc/{file}; mount --bind {} /etc/{file}\n", copy.display());
-        }
+        sailor::enlist(&self.sandbox)?;
         let tun = self.sandbox.join("tun");
-        script += &format!("mknod -m 666 {0} c 10 200; mount --bind {0} /dev/net/tun\n", tun.display());
-        for dir in ["home", "xdg"] {
-            script += &format!("chown {SAILOR_ID}:{SAILOR_ID} {}\n", self.sandbox.join(dir).display());
-        }
+        let script =
+            format!("set -e\nmknod -m 666 {0} c 10 200; mount --bind {0} /dev/net/tun\n", tun.display());
         let out = self.sandbox.shell(&script);
-        if out.success() { Ok(()) } else { Err(format!("no ordinary user can be made: {out}")) }
+        if out.success() { Ok(()) } else { Err(format!("no tun device for a user can be made: {out}")) }
     }
 
     /// The sandbox.
@@ -164,12 +143,7 @@ impl Podman {
     pub fn program(&self, program: &str) -> Command {
         let mut command = match self.user {
             User::Root => self.sandbox.command(program),
-            User::Sailor => {
-                let mut command = self.sandbox.command("setpriv");
-                command.arg(format!("--reuid={SAILOR_ID}")).arg(format!("--regid={SAILOR_ID}"));
-                command.args(["--clear-groups", "--", program]);
-                command
-            }
+            User::Sailor => sailor::command(&self.sandbox, program),
         };
         for (name, value) in [
             ("CONTAINERS_CONF", "containers.conf"),
