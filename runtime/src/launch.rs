@@ -261,6 +261,7 @@ fn handshake(
                 Kind::Pid => {
                     adopt(child, argument as i32)?;
                     parent.cloned(child.pid, child.pidfd.as_fd())?;
+                    go(&socket)?;
                 }
                 Kind::MapIds => {
                     parent.map_ids(child.pid)?;

@@ -274,9 +274,7 @@ impl Plan {
             Step::IsolateParent { path } => format!("make the mount of {} private", s(path)),
             Step::OpenRoot { path } => format!("open root {}", s(path)),
             Step::BindRoot { path } => format!("bind root {}", s(path)),
-            Step::AttachRoot { path, tree } => {
-                format!("attach root {} over {}", self.descriptor_text(tree), s(path))
-            }
+            Step::AttachRoot { path } => format!("attach it as root over {}", s(path)),
             Step::PrivateProc => "private procfs".into(),
             Step::NewFilesystem { fstype, parameters, attributes, .. } => {
                 format!(

@@ -119,3 +119,12 @@ pub(crate) fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> 
     let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, info, 0) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
+
+/// The permitted capabilities of the calling thread; bit n is capability n.
+pub(crate) fn permitted_capabilities() -> u64 {
+    let mut header = [0x2008_0522u32, 0];
+    let mut data = [0u32; 6];
+    // SAFETY: version 3 writes two groups of three words.
+    let result = unsafe { libc::syscall(libc::SYS_capget, header.as_mut_ptr(), data.as_mut_ptr()) };
+    if result < 0 { 0 } else { u64::from(data[1]) | u64::from(data[4]) << 32 }
+}

@@ -110,10 +110,8 @@ fn make_last(root: i32, path: &[u8], missing: Missing) -> Outcome<i32> {
 fn make_here(directory: i32, name: &CStr, missing: Missing) -> Outcome {
     match missing {
         Missing::Directory => sys::mkdirat(directory, name, 0o755),
-        Missing::File => {
-            let flags = libc::O_CREAT | libc::O_EXCL | libc::O_WRONLY | libc::O_NOFOLLOW;
-            sys::openat(directory, name, flags, 0o644).map(done)
-        }
+        // Not by open: a writer on the root filesystem would keep it from becoming read-only.
+        Missing::File => sys::mknodat(directory, name, libc::S_IFREG | 0o644, 0),
     }
 }
 

@@ -140,7 +140,12 @@ impl<'a> Child<'a> {
         };
         // SAFETY: this process has one thread, and the child goes on with system calls only.
         match unsafe { sys::clone3(&args) } {
-            Ok(0) => {}
+            // Not a word before the parent knows who this is: what it hears first must be the pid.
+            Ok(0) => {
+                if let Err(fault) = self.hear_go() {
+                    self.fail(self.program.outer.len(), fault);
+                }
+            }
             Ok(pid) => {
                 let message = Message::Say { kind: Kind::Pid, argument: i64::from(pid) };
                 let failed = sys::send(self.program.socket, &message.encode(), None).is_err();
@@ -203,6 +208,10 @@ impl<'a> Child<'a> {
     /// Says something and waits for the answer; end of file means that the parent died, and so does the child.
     fn ask(&self, kind: Kind, fd: Option<i32>) -> Outcome {
         self.say(kind, fd)?;
+        self.hear_go()
+    }
+
+    fn hear_go(&self) -> Outcome {
         let mut answer = [0u8; 1];
         match sys::read(self.program.socket, &mut answer)? {
             1 if answer[0] == GO => Ok(()),
@@ -267,7 +276,10 @@ impl<'a> Child<'a> {
                 let tree = sys::open_tree(libc::AT_FDCWD, self.text(path), true)?;
                 self.attach_root(path, tree)
             }
-            Step::AttachRoot { path, tree } => self.attach_root(path, self.fd(tree)),
+            Step::AttachRoot { path } => {
+                let tree = core::mem::replace(&mut self.tree, NONE);
+                self.attach_root(path, tree)
+            }
             Step::PrivateProc => self.private_proc(),
             Step::NewFilesystem { fstype, source, parameters, attributes } => {
                 self.new_filesystem(fstype, source, parameters, attributes)

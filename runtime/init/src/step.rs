@@ -157,12 +157,10 @@ pub enum Step {
         /// Absolute host path.
         path: Str,
     },
-    /// As [`Step::BindRoot`] with a tree that the parent made (an overlay, an id-mapped clone).
+    /// As [`Step::BindRoot`] with the current tree, which the parent made (an overlay, an id-mapped clone).
     AttachRoot {
         /// Absolute host path of the directory to cover.
         path: Str,
-        /// The detached tree.
-        tree: Fd,
     },
     /// A private procfs for writes that must reach the real one; never visible in the container.
     PrivateProc,

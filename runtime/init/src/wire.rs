@@ -2,7 +2,8 @@
 //!
 //! | child                               | parent                                            |
 //! |-------------------------------------|---------------------------------------------------|
-//! | `Pid` (only with two processes)     | opens a pidfd for the container's own process     |
+//! | `Pid` (only with two processes)     | opens a pidfd for the container's own process,    |
+//! |                                     | sends [`GO`] to it, which waits before all else   |
 //! | `MapIds`, waits                     | writes uid_map and gid_map, sends [`GO`]          |
 //! | `AwaitCgroup`, waits                | has put the child into its cgroup, sends [`GO`]   |
 //! | `HostHooks`, waits                  | runs prestart and createRuntime, sends [`GO`]     |

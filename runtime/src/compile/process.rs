@@ -287,6 +287,11 @@ fn user_and_program(cx: &mut Context<'_>, process: &Process, container: bool) {
     let [bounding, effective, permitted, inheritable, ambient] = sets.map_or([0; 5], |c| {
         [c.bounding(), c.effective(), c.permitted(), c.inheritable(), c.ambient()].map(set_of)
     });
+    // What the caller does not have cannot be given: it is left out, as the specification asks.
+    let mask = if cx.namespaces.contains(Type::User) { u64::MAX } else { cx.host.permitted };
+    let [effective, permitted, inheritable] = [effective, permitted, inheritable].map(|set| set & mask);
+    // The kernel raises what is permitted and inheritable, and nothing else.
+    let ambient = ambient & permitted & inheritable;
     cx.push(Step::BoundingSet { keep: bounding }, field("/process/capabilities/bounding"));
     let cwd = if process.cwd().as_os_str().is_empty() { "/".as_ref() } else { process.cwd().as_path() };
     let path = cx.plan.text(cwd.as_os_str().as_encoded_bytes());

@@ -54,7 +54,13 @@ pub(crate) fn open(cx: &mut Context<'_>) {
     if cx.namespaces.contains(Type::User) && cx.host.privileged {
         let tree = Descriptor::Tree { source: host_path, recursive: true, idmap: None::<TreeIdMap> };
         let tree = cx.plan.descriptor(tree);
-        cx.push(Step::AttachRoot { path, tree }, origin);
+        cx.push(Step::UseTree { tree }, origin);
+        if kind != propagation::SHARED {
+            // The parent's clone is still in the host's peer groups.
+            let step = Step::TreeAttributes { set: 0, clear: 0, propagation: kind, recursive: true };
+            cx.push(step, origin);
+        }
+        cx.push(Step::AttachRoot { path }, origin);
     } else {
         cx.push(Step::BindRoot { path }, origin);
     }

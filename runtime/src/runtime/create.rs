@@ -144,7 +144,9 @@ impl Runtime {
         }
         let path = spec.linux().as_ref().and_then(|l| l.cgroups_path().as_ref());
         let path = path.map(|p| p.to_string_lossy().into_owned());
-        let rootless = self.rootless.unwrap_or_else(|| !rustix::process::geteuid().is_root());
+        let rootless = self
+            .rootless
+            .unwrap_or_else(|| !rustix::process::geteuid().is_root() || super::in_user_namespace());
         let location = Location::resolve(&host.cgroups, path.as_deref(), id, self.driver(), rootless)
             .map_err(cgroup_error(id))?;
         Ok(Some(location))

@@ -49,6 +49,12 @@ fn is_privileged() -> bool {
         .is_ok_and(|map| map.split_ascii_whitespace().eq(["0", "0", "4294967295"]))
 }
 
+/// Whether the caller lives in another user namespace than the initial one, whose inode number is fixed.
+fn in_user_namespace() -> bool {
+    const INITIAL: &[u8] = b"user:[4026531837]";
+    rustix::fs::readlink("/proc/self/ns/user", Vec::new()).is_ok_and(|name| name.as_bytes() != INITIAL)
+}
+
 impl Runtime {
     fn driver(&self) -> Driver {
         if self.systemd_cgroup { Driver::Systemd } else { Driver::Cgroupfs }
@@ -67,6 +73,7 @@ impl Runtime {
         Ok(Host {
             cgroups: crate::cgroup::Layout::probe().map_err(Error::CgroupLayout)?,
             privileged: user_namespace && is_privileged(),
+            permitted: sys::permitted_capabilities(),
             selinux: labelled && Path::new("/sys/fs/selinux/enforce").exists(),
             apparmor: labelled
                 && std::fs::read("/sys/module/apparmor/parameters/enabled")
