@@ -6,7 +6,7 @@
 use crate::error::{Error, StepError};
 use crate::plan::{Descriptor, IdMap, Origin, Plan, VectorItem, flag_names};
 use crate::sys;
-use dhow_init::{Clone3, GO, HOME_BYTES, Kind, MESSAGE_BYTES, Message, Op, Program, Step};
+use dhow_init::{ATTACHED, Clone3, GO, HOME_BYTES, Kind, MESSAGE_BYTES, Message, Op, Program, Step};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags, SocketFlags,
@@ -205,29 +205,44 @@ pub(crate) fn launch(
         },
     })?;
     drop(theirs);
-    let mut child = Child { pid, pidfd, console: None, settled: false };
+    let mut child = Child { pid, pidfd: Some(pidfd), console: None };
     handshake(plan, given, parent, wrap, &mut child, ours)?;
-    child.settled = true;
-    let pidfd = child.pidfd.as_fd().try_clone_to_owned();
-    let pidfd = pidfd.map_err(|source| Error::System { action: "copying a pidfd", source })?;
-    Ok(Launched { pid: child.pid, pidfd, console: child.console.take() })
+    child.launched()
 }
 
 /// The child while it may still have to be killed: dropping it unfinished ends it and reaps it.
 struct Child {
     pid: i32,
-    pidfd: OwnedFd,
+    /// Taken when the process is set up, or has been reaped: then there is nothing to clean up.
+    pidfd: Option<OwnedFd>,
     console: Option<OwnedFd>,
-    /// Set up, or reaped: nothing to clean up.
-    settled: bool,
+}
+
+impl Child {
+    fn pidfd(&self) -> Result<BorrowedFd<'_>, Error> {
+        let gone = || Error::System {
+            action: "working on the container's process, which has been reaped",
+            source: std::io::ErrorKind::NotFound.into(),
+        };
+        self.pidfd.as_ref().map(AsFd::as_fd).ok_or_else(gone)
+    }
+
+    fn launched(mut self) -> Result<Launched, Error> {
+        let gone = || Error::System {
+            action: "launching a process that has been reaped",
+            source: std::io::ErrorKind::NotFound.into(),
+        };
+        let pidfd = self.pidfd.take().ok_or_else(gone)?;
+        Ok(Launched { pid: self.pid, pidfd, console: self.console.take() })
+    }
 }
 
 impl Drop for Child {
     fn drop(&mut self) {
-        if !self.settled {
+        if let Some(pidfd) = &self.pidfd {
             // Both fail only if it is gone already, which is what is wanted.
-            pidfd_send_signal(&self.pidfd, Signal::KILL).unwrap_or(());
-            waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED).map(drop).unwrap_or(());
+            pidfd_send_signal(pidfd, Signal::KILL).unwrap_or(());
+            waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED).map(drop).unwrap_or(());
         }
     }
 }
@@ -241,9 +256,13 @@ fn handshake(
     socket: OwnedFd,
 ) -> Result<(), Error> {
     let two = !plan.outer.is_empty();
+    let awaits_cgroup = plan.steps.contains(&Step::AwaitCgroup);
     let mut ready = false;
     if !two {
-        parent.cloned(child.pid, child.pidfd.as_fd())?;
+        parent.cloned(child.pid, child.pidfd()?)?;
+        if awaits_cgroup {
+            tell(&socket, ATTACHED)?;
+        }
     }
     loop {
         let (message, fd) = receive(&socket)?;
@@ -260,14 +279,16 @@ fn handshake(
             Message::Say { kind, argument } => match kind {
                 Kind::Pid => {
                     adopt(child, argument as i32)?;
-                    parent.cloned(child.pid, child.pidfd.as_fd())?;
+                    parent.cloned(child.pid, child.pidfd()?)?;
                     go(&socket)?;
+                    if awaits_cgroup {
+                        tell(&socket, ATTACHED)?;
+                    }
                 }
                 Kind::MapIds => {
                     parent.map_ids(child.pid)?;
                     go(&socket)?;
                 }
-                Kind::AwaitCgroup => go(&socket)?,
                 Kind::HostHooks => {
                     parent.host_hooks(child.pid)?;
                     go(&socket)?;
@@ -301,15 +322,20 @@ fn adopt(child: &mut Child, pid: i32) -> Result<(), Error> {
         source: std::io::ErrorKind::InvalidData.into(),
     })?;
     let pidfd = pidfd_open(second, PidfdFlags::empty()).map_err(system("opening a pidfd"))?;
-    let first = std::mem::replace(&mut child.pidfd, pidfd);
+    let first = child.pidfd.replace(pidfd);
     child.pid = pid;
+    let Some(first) = first else { return Ok(()) };
     waitid(WaitId::PidFd(first.as_fd()), WaitIdOptions::EXITED)
         .map_err(system("waiting for the first process"))?;
     Ok(())
 }
 
 fn go(socket: &OwnedFd) -> Result<(), Error> {
-    match send(socket, &[GO], SendFlags::NOSIGNAL) {
+    tell(socket, GO)
+}
+
+fn tell(socket: &OwnedFd, what: u8) -> Result<(), Error> {
+    match send(socket, &[what], SendFlags::NOSIGNAL) {
         // A child that died in between shows as end of file at the next receive.
         Ok(_) | Err(rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET) => Ok(()),
         Err(e) => Err(Error::System { action: "answering the container's process", source: e.into() }),
@@ -349,15 +375,15 @@ fn receive(socket: &OwnedFd) -> Result<(Option<Message>, Option<OwnedFd>), Error
 }
 
 fn died(child: &mut Child) -> StepError {
-    let status = match waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED) {
-        Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
+    let status = match child.pidfd().map(|fd| waitid(WaitId::PidFd(fd), WaitIdOptions::EXITED)) {
+        Ok(Ok(Some(status))) => match (status.exit_status(), status.terminating_signal()) {
             (Some(code), _) => format!("exit status {code}"),
             (None, Some(signal)) => format!("signal {signal}"),
             (None, None) => "unknown status".into(),
         },
         _ => "unknown status".into(),
     };
-    child.settled = true;
+    child.pidfd = None;
     StepError::Died { status }
 }
 

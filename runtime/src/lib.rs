@@ -29,5 +29,6 @@ pub mod template;
 
 pub use error::{Error, Mistake, StepError};
 pub use runtime::{
-    CgroupsMode, CheckpointOptions, CreateOptions, ExecOptions, Rdt, RestoreOptions, Running, Runtime, Status,
+    CgroupsMode, CheckpointOptions, Container, CreateOptions, ExecOptions, Rdt, RestoreOptions, Running,
+    Runtime, Status,
 };

@@ -23,4 +23,4 @@ mod wire;
 pub use run::{Clone3, clone_process, run};
 pub use step::{Create, Fd, HOME_BYTES, List, Namespace, Op, Pair, Program, Step, Str, VectorRef};
 pub use sys::{Fault, attr, namespace_flag, propagation};
-pub use wire::{GO, Kind, MESSAGE_BYTES, Message};
+pub use wire::{ATTACHED, GO, Kind, MESSAGE_BYTES, Message};

@@ -6,7 +6,8 @@ use crate::pty::{self, Pty};
 use crate::rootfs::{self, Missing, PROC_MAGIC};
 use crate::step::{Create, Fd, HOME_BYTES, List, Op, Program, Step, Str, VectorRef};
 use crate::sys::{self, CloneArgs, Fault, O_PATH, Outcome, SchedAttr, attr, done};
-use crate::wire::{GO, Kind, Message};
+use crate::wire::{ATTACHED, GO, Kind, Message};
+use core::cell::Cell;
 use core::ffi::CStr;
 
 /// What the first clone asks of the kernel.
@@ -103,6 +104,8 @@ struct Child<'a> {
     postponed: u64,
     /// Whether the parent has been told `Ready`, after which nobody listens to failures of a created container.
     ready: bool,
+    /// Whether the parent has said that the process is in its cgroup.
+    attached: Cell<bool>,
     /// Whether a gate has been passed.
     gated: bool,
     /// What FindExecutable found.
@@ -126,6 +129,7 @@ impl<'a> Child<'a> {
             chdir_pending: false,
             postponed: 0,
             ready: false,
+            attached: Cell::new(false),
             gated: false,
             executable: [0; 4096],
         }
@@ -212,10 +216,22 @@ impl<'a> Child<'a> {
     }
 
     fn hear_go(&self) -> Outcome {
-        let mut answer = [0u8; 1];
-        match sys::read(self.program.socket, &mut answer)? {
-            1 if answer[0] == GO => Ok(()),
-            _ => Err(Fault::new(Op::ParentGone, 0)),
+        self.hear(GO)
+    }
+
+    /// Waits for an answer. [`ATTACHED`] comes unasked, so it may come first.
+    fn hear(&self, wanted: u8) -> Outcome {
+        loop {
+            let mut answer = [0u8; 1];
+            if sys::read(self.program.socket, &mut answer)? != 1 {
+                return Err(Fault::new(Op::ParentGone, 0));
+            }
+            if answer[0] == ATTACHED {
+                self.attached.set(true);
+            }
+            if answer[0] == wanted {
+                return Ok(());
+            }
         }
     }
 
@@ -251,7 +267,8 @@ impl<'a> Child<'a> {
                 sys::setresgid(0)?;
                 sys::setresuid(0)
             }
-            Step::AwaitCgroup => self.ask(Kind::AwaitCgroup, None),
+            Step::AwaitCgroup if self.attached.get() => Ok(()),
+            Step::AwaitCgroup => self.hear(ATTACHED),
             Step::UnshareCgroup => sys::unshare(sys::namespace_flag(crate::Namespace::Cgroup)),
             Step::OomScore { value } => {
                 let file = sys::open(c"/proc/self/oom_score_adj", libc::O_WRONLY)?;
@@ -360,8 +377,7 @@ impl<'a> Child<'a> {
                 // the old root is needed.
                 sys::fchdir(self.root)?;
                 sys::pivot_root_here()?;
-                sys::detach(c".")?;
-                sys::fchdir(self.root)
+                sys::detach(c".")
             }
             Step::MoveRoot => {
                 sys::fchdir(self.root)?;
@@ -599,7 +615,8 @@ impl<'a> Child<'a> {
         } else {
             rootfs::open_or_make(self.root, path, missing)?
         };
-        let allowed = if not_on_proc {
+        // A directory of the root that is no link is on the root filesystem.
+        let allowed = if not_on_proc && !no_symlink {
             match sys::filesystem(fd) {
                 Ok(PROC_MAGIC) => Err(Fault::new(Op::TargetOnProc, 0)),
                 Ok(_) => Ok(()),

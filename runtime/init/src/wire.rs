@@ -5,7 +5,7 @@
 //! | `Pid` (only with two processes)     | opens a pidfd for the container's own process,    |
 //! |                                     | sends [`GO`] to it, which waits before all else   |
 //! | `MapIds`, waits                     | writes uid_map and gid_map, sends [`GO`]          |
-//! | `AwaitCgroup`, waits                | has put the child into its cgroup, sends [`GO`]   |
+//! | waits, if the plan says so          | has put the child into its cgroup: [`ATTACHED`]   |
 //! | `HostHooks`, waits                  | runs prestart and createRuntime, sends [`GO`]     |
 //! | `Console` with the pty's master     | keeps it                                          |
 //! | `SeccompFd` with the listener, waits| hands it to the agent, sends [`GO`]               |
@@ -21,6 +21,9 @@ use crate::sys::Fault;
 /// The parent's answer to a message that waits.
 pub const GO: u8 = b'g';
 
+/// What the parent says unasked when it has put the child into its cgroup.
+pub const ATTACHED: u8 = b'c';
+
 /// Size of an encoded message.
 pub const MESSAGE_BYTES: usize = 24;
 
@@ -31,8 +34,6 @@ pub enum Kind {
     Pid,
     /// Waiting for uid_map and gid_map.
     MapIds,
-    /// Waiting for the cgroup.
-    AwaitCgroup,
     /// Waiting for the hooks of the runtime namespace.
     HostHooks,
     /// Carries the master of the pseudo-terminal.
@@ -89,12 +90,11 @@ impl Message {
         let kind = match u32::from_ne_bytes(word(0)?) {
             0 => Kind::Pid,
             1 => Kind::MapIds,
-            2 => Kind::AwaitCgroup,
-            3 => Kind::HostHooks,
-            4 => Kind::Console,
-            5 => Kind::SeccompFd,
-            6 => Kind::Ready,
-            7 => {
+            2 => Kind::HostHooks,
+            3 => Kind::Console,
+            4 => Kind::SeccompFd,
+            5 => Kind::Ready,
+            6 => {
                 let op = Op::from_wire(u32::from_ne_bytes(word(8)?));
                 let errno = i32::from_ne_bytes(word(12)?);
                 let step = u32::from_ne_bytes(word(4)?);

@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use dhow_runtime::ExecOptions;
 use oci_spec::runtime::{Capability, Process};
-use serde::Deserialize;
 
 use super::args::{Flags, invalid};
 use super::error::CliError;
@@ -16,9 +15,13 @@ use super::{Session, foreground, relay};
 /// `exec`.
 pub fn exec(session: &Session, flags: &Flags, operands: &[OsString]) -> Result<u8, CliError> {
     let id = session.id(operands)?;
+    let container = session.runtime.container(id)?;
     let mut process = match flags.filled("process") {
-        Some(path) => load(Path::new(path))?,
-        None => from_flags(configured(session, id)?, flags, &operands[1..])?,
+        Some(path) => load(session, Path::new(path))?,
+        None => {
+            let configured = container.process().ok_or_else(|| CliError::NoProcess { id: id.to_owned() })?;
+            from_flags(configured.clone(), flags, &operands[1..])?
+        }
     };
     check(&process)?;
     let detach = flags.is_on("detach");
@@ -39,26 +42,16 @@ pub fn exec(session: &Session, flags: &Flags, operands: &[OsString]) -> Result<u
         cgroup: sub_cgroups(&flags.texts("cgroup")?)?,
         ignore_paused: flags.is_on("ignore-paused"),
     };
-    let running = session.runtime.exec(id, &options)?;
+    let running = container.exec(&options)?;
     if detach { Ok(0) } else { foreground::wait(running, &session.log) }
 }
 
-fn load(path: &Path) -> Result<Process, CliError> {
+fn load(session: &Session, path: &Path) -> Result<Process, CliError> {
     let text = fs::read(path).map_err(|source| CliError::Open { path: path.into(), source })?;
-    serde_json::from_slice(&text).map_err(|source| CliError::Parse { path: path.into(), source })
-}
-
-/// The process of the container's own configuration, which flags then change.
-fn configured(session: &Session, id: &str) -> Result<Process, CliError> {
-    /// The only part of a configuration that is of interest here.
-    #[derive(Deserialize)]
-    struct Config {
-        process: Option<Process>,
-    }
-    let path: PathBuf = session.runtime.state(id)?.bundle.join("config.json");
-    let text = fs::read(&path).map_err(|source| CliError::Open { path: path.clone(), source })?;
-    let config: Config = serde_json::from_slice(&text).map_err(|source| CliError::Parse { path, source })?;
-    config.process.ok_or_else(|| CliError::NoProcess { id: id.to_owned() })
+    let wrong = |mistakes| dhow_runtime::Error::Config { path: path.into(), mistakes };
+    let (process, warnings) = dhow_runtime::config::parse_process(&text).map_err(wrong)?;
+    session.warn_of(&warnings);
+    Ok(process)
 }
 
 /// `base` with what `flags` say, running `command`.

@@ -3,6 +3,7 @@
 //! Each verb is a function of the [`Session`], its flags and its operands; [`verbs`] has them in one table with their flags
 //! and their help. All work is done by the library; what is here parses, prints and waits.
 
+mod arena;
 mod args;
 mod checkpoint;
 
@@ -27,7 +28,6 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
-use std::process::ExitCode;
 
 use dhow_runtime::Runtime;
 use lexopt::Parser;
@@ -52,9 +52,10 @@ pub struct Session {
 }
 
 /// The program.
-pub fn main() -> ExitCode {
-    let mut parser = Parser::from_args(env::args_os().skip(1));
-    ExitCode::from(dispatch(&mut parser))
+/// Runs the command with these arguments, the program's name first, and returns its exit code.
+pub fn main(arguments: Vec<OsString>) -> u8 {
+    let mut parser = Parser::from_args(arguments.into_iter().skip(1));
+    dispatch(&mut parser)
 }
 
 /// Exit code of a command that is not known.

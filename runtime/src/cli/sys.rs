@@ -4,6 +4,46 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
+/// The allocator of this program.
+#[global_allocator]
+static ARENA: super::arena::Arena = super::arena::Arena::new();
+
+/// The program's entry: what of Rust's own start-up is needed, and the command.
+#[cfg(not(test))]
+// SAFETY: no other symbol of the program is called `main`; the C library calls it once, with its own arguments.
+#[unsafe(no_mangle)]
+extern "C" fn main(count: libc::c_int, arguments: *const *const libc::c_char) -> libc::c_int {
+    use std::os::unix::ffi::OsStringExt;
+    keep_standard_streams();
+    // SAFETY: sets a disposition; writes to a pipe without reader are errors, not the end of a half-made container.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+    let arguments = (0..usize::try_from(count).unwrap_or(0)).map(|n| {
+        // SAFETY: `arguments` has `count` pointers to C strings, which live as long as the program.
+        let text = unsafe { std::ffi::CStr::from_ptr(*arguments.add(n)) };
+        std::ffi::OsString::from_vec(text.to_bytes().to_vec())
+    });
+    let code = super::main(arguments.collect());
+    // Not a return: this way what is buffered for standard output is written.
+    std::process::exit(code.into())
+}
+
+/// Opens the null device for each standard stream that is closed: the next file that is opened would become it.
+#[cfg(not(test))]
+fn keep_standard_streams() {
+    let mut streams = [0, 1, 2].map(|fd| libc::pollfd { fd, events: 0, revents: 0 });
+    // SAFETY: three entries, as it says.
+    let found = unsafe { libc::poll(streams.as_mut_ptr(), 3, 0) };
+    if found <= 0 {
+        return;
+    }
+    for stream in streams {
+        if stream.revents & libc::POLLNVAL != 0 {
+            // SAFETY: a path that is a C string; the lowest free number, which is this stream's.
+            unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) };
+        }
+    }
+}
+
 /// Signals that the kernel raises for a fault of this very program: blocked, they would kill it anyway.
 const FAULTS: [i32; 4] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL];
 

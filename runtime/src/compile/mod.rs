@@ -25,8 +25,8 @@ pub use process::ProcessOptions;
 
 /// What this host is and can do, as far as plans depend on it.
 pub struct Host {
-    /// The cgroup mounts.
-    pub cgroups: Layout,
+    /// The cgroup mounts; not looked for where no plan needs them (exec).
+    pub cgroups: Option<Layout>,
     /// Whether the caller is root of the initial user namespace: then mounts for a container with a user
     /// namespace are prepared by the parent.
     pub privileged: bool,

@@ -264,7 +264,8 @@ fn remount(cx: &mut Context<'_>, parsed: &ParsedOptions, target: &[u8], is_bind:
 fn cgroup(cx: &mut Context<'_>, parsed: &ParsedOptions, target: &[u8], origin: Origin, index: usize) {
     cx.enter_cgroup();
     let own_namespace = cx.namespaces.is_new(Type::Cgroup);
-    let unified_only = cx.host.cgroups.version() == Version::V2;
+    let Some(layout) = &cx.host.cgroups else { return };
+    let unified_only = layout.version() == Version::V2;
     if unified_only {
         if own_namespace {
             new_hierarchy(cx, "cgroup2", &[], parsed.attr_set, origin);
@@ -284,9 +285,7 @@ fn cgroup(cx: &mut Context<'_>, parsed: &ParsedOptions, target: &[u8], origin: O
     cx.push(Step::KeepTree, origin);
     attributes(cx, parsed, 0, 0, origin);
     attach(cx, target, Create::Directory, false, origin);
-    let hierarchies: Vec<(String, Vec<String>, std::path::PathBuf)> = cx
-        .host
-        .cgroups
+    let hierarchies: Vec<(String, Vec<String>, std::path::PathBuf)> = layout
         .hierarchies()
         .iter()
         .filter_map(|h| {

@@ -1,8 +1,8 @@
 //! create, run and start.
 
 use super::{CreateOptions, Running, Runtime, cgroup_error, state_json};
-use crate::cgroup::{Cgroup, Driver, Limits, Location, UnitProperties, Version};
-use crate::compile::{self, Host};
+use crate::cgroup::{Cgroup, Driver, Layout, Limits, Location, UnitProperties, Version};
+use crate::compile;
 use crate::config::Bundle;
 use crate::error::{Error, Mistake};
 use crate::hooks;
@@ -62,10 +62,11 @@ impl Runtime {
             process.set_console_size(size.ok());
         }
         let spec = &bundle.config.spec;
-        let host = self.host(spec, None)?;
+        let host = self.host(spec, None, true)?;
+        let layout = host.cgroups.as_ref();
         let resources = spec.linux().as_ref().and_then(|l| l.resources().as_ref());
         let mut mistakes = Vec::new();
-        let limits = match Limits::compile(resources, host.cgroups.version()) {
+        let limits = match Limits::compile(resources, layout.map_or(Version::V2, Layout::version)) {
             Ok(limits) => Some(limits),
             Err(found) => {
                 mistakes.extend(found);
@@ -74,7 +75,7 @@ impl Runtime {
         };
         mistakes.extend(host_sysctls(spec));
         mistakes.extend(unprivileged(spec));
-        let location = self.location(id, spec, &host)?;
+        let location = layout.map(|layout| self.location(id, spec, layout)).transpose()?.flatten();
         if let (Some(limits), Some(location)) = (&limits, &location) {
             mistakes.extend(limits.unavailable(location));
         }
@@ -138,7 +139,7 @@ impl Runtime {
         }
     }
 
-    fn location(&self, id: &str, spec: &Spec, host: &Host) -> Result<Option<Location>, Error> {
+    fn location(&self, id: &str, spec: &Spec, layout: &Layout) -> Result<Option<Location>, Error> {
         if self.no_cgroups {
             return Ok(None);
         }
@@ -147,7 +148,7 @@ impl Runtime {
         let rootless = self
             .rootless
             .unwrap_or_else(|| !rustix::process::geteuid().is_root() || super::in_user_namespace());
-        let location = Location::resolve(&host.cgroups, path.as_deref(), id, self.driver(), rootless)
+        let location = Location::resolve(layout, path.as_deref(), id, self.driver(), rootless)
             .map_err(cgroup_error(id))?;
         Ok(Some(location))
     }

@@ -7,23 +7,56 @@ use crate::error::Error;
 use crate::launch::{Given, Parent, launch};
 use crate::state::Record;
 use crate::sys;
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Process, Spec};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
+/// A container with the config it was created with, read once.
+pub struct Container<'a> {
+    runtime: &'a Runtime,
+    record: Record,
+    spec: Spec,
+}
+
 impl Runtime {
+    /// Opens a container to start processes in it.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], or where its state cannot be read.
+    pub fn container(&self, id: &str) -> Result<Container<'_>, Error> {
+        let (dir, record) = self.opened(id)?;
+        let spec = kept_config(&dir)?;
+        Ok(Container { runtime: self, record, spec })
+    }
+
     /// Starts a process in a running container.
+    ///
+    /// # Errors
+    /// As [`Container::exec`].
+    pub fn exec(&self, id: &str, options: &ExecOptions) -> Result<Running, Error> {
+        self.container(id)?.exec(options)
+    }
+}
+
+impl Container<'_> {
+    /// The process that the container was created for, if its config has one.
+    pub fn process(&self) -> Option<&Process> {
+        self.spec.process().as_ref()
+    }
+
+    /// Starts a process in the container.
     ///
     /// # Errors
     /// [`Error::WrongStatus`] where the container does not run or is paused; [`Error::Exec`] where the process
     /// cannot be set up.
-    pub fn exec(&self, id: &str, options: &ExecOptions) -> Result<Running, Error> {
-        let (dir, record) = self.opened(id)?;
+    pub fn exec(&self, options: &ExecOptions) -> Result<Running, Error> {
+        let Container { runtime, record, spec } = self;
+        let id = record.id.as_str();
         let wrong = |message: &str| Err(Error::WrongStatus { message: message.into() });
-        let Some(init) = super::delete::init_of(&record) else {
+        let Some(init) = super::delete::init_of(record) else {
             return wrong("cannot exec in a stopped container");
         };
-        let cgroup = open_cgroup(&record)?.filter(|cgroup| !cgroup.is_empty());
+        let cgroup = open_cgroup(record)?.filter(|cgroup| !cgroup.is_empty());
         if !options.ignore_paused {
             if let Some(cgroup) = &cgroup {
                 if cgroup.is_frozen().map_err(cgroup_error(id))? {
@@ -31,9 +64,7 @@ impl Runtime {
                 }
             }
         }
-        let spec = kept_config(&dir)?;
-        drop(dir);
-        let host = self.host(&spec, Some(&options.process))?;
+        let host = runtime.host(spec, Some(&options.process), false)?;
         let unified = cgroup.as_ref().is_some_and(|c| {
             c.location().version() == Version::V2 && c.location().driver() == Driver::Cgroupfs
         });
@@ -48,7 +79,7 @@ impl Runtime {
             process: options.process.clone(),
             console_socket: options.terminal_socket.is_some(),
         };
-        let plan = compile::compile_exec(&spec, &record.bundle, &host, &choices, &process)
+        let plan = compile::compile_exec(spec, &record.bundle, &host, &choices, &process)
             .map_err(|mistakes| Error::Config { path: PathBuf::from("process"), mistakes })?;
         let console = options
             .terminal_socket
@@ -56,7 +87,7 @@ impl Runtime {
             .map(|path| super::connect(path, "connecting to the console socket"))
             .transpose()?;
         let group = match &cgroup {
-            Some(cgroup) => target_cgroup(cgroup, &record, options)?,
+            Some(cgroup) => target_cgroup(cgroup, record, options)?,
             None => Target::default(),
         };
         let mut given = Given {
@@ -67,8 +98,7 @@ impl Runtime {
             until_exec: true,
             ..Given::default()
         };
-        let mut host =
-            ExecSide { options, record: &record, spec: &spec, cgroup, target: &group, pidfd: None };
+        let mut host = ExecSide { options, record, spec, cgroup, target: &group, pidfd: None };
         let mut launched = launch(&plan, &given, &mut host, Error::Exec);
         if is_busy(&launched) {
             // A container that gave controllers to cgroups below its own takes no process there: the new one

@@ -11,11 +11,12 @@ mod query;
 mod resources;
 mod types;
 
+pub use exec::Container;
 pub use types::{
     CgroupsMode, CheckpointOptions, CreateOptions, ExecOptions, Rdt, RestoreOptions, Running, Status,
 };
 
-use crate::cgroup::{Cgroup, Driver};
+use crate::cgroup::{Cgroup, Driver, Layout};
 use crate::compile::Host;
 use crate::config;
 use crate::error::Error;
@@ -61,7 +62,12 @@ impl Runtime {
     }
 
     /// What this host can do, as far as `spec` makes it matter.
-    fn host(&self, spec: &Spec, process: Option<&oci_spec::runtime::Process>) -> Result<Host, Error> {
+    fn host(
+        &self,
+        spec: &Spec,
+        process: Option<&oci_spec::runtime::Process>,
+        with_cgroups: bool,
+    ) -> Result<Host, Error> {
         use oci_spec::runtime::LinuxNamespaceType as Type;
         let linux = spec.linux().as_ref();
         let user_namespace = linux
@@ -71,7 +77,7 @@ impl Runtime {
         let labelled = process.is_some_and(|p| p.selinux_label().is_some() || p.apparmor_profile().is_some())
             || linux.is_some_and(|l| l.mount_label().is_some());
         Ok(Host {
-            cgroups: crate::cgroup::Layout::probe().map_err(Error::CgroupLayout)?,
+            cgroups: if with_cgroups { Some(Layout::probe().map_err(Error::CgroupLayout)?) } else { None },
             privileged: user_namespace && is_privileged(),
             permitted: sys::permitted_capabilities(),
             selinux: labelled && Path::new("/sys/fs/selinux/enforce").exists(),

@@ -34,7 +34,7 @@ impl Runtime {
         let (dir, record) = self.locked(id)?;
         let init = super::delete::init_of(&record).ok_or_else(|| Error::NotRunning { id: id.to_owned() })?;
         let spec = kept_config(&dir)?;
-        let host = self.host(&spec, None)?;
+        let host = self.host(&spec, None, true)?;
         let plan = compile::compile_mount(&spec, &record.bundle, &host, &change)
             .map_err(|mistakes| Error::Config { path: PathBuf::from("mount"), mistakes })?;
         let given = Given {
