@@ -157,6 +157,11 @@ pub(crate) fn launch(
     let (fds, _owned) = prepare(plan, given)?;
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
         .map_err(|e| Error::System { action: "making a socket pair", source: e.into() })?;
+    if !plan.outer.is_empty() {
+        // The second process is known by the pid that the kernel adds to what it says.
+        rustix::net::sockopt::set_socket_passcred(&ours, true)
+            .map_err(|e| Error::System { action: "preparing a socket pair", source: e.into() })?;
+    }
     let mut home = vec![0u8; HOME_BYTES];
     let home = home.as_mut_ptr();
     let base = plan.strings.as_ptr();
@@ -265,7 +270,7 @@ fn handshake(
         }
     }
     loop {
-        let (message, fd) = receive(&socket)?;
+        let Received { message, fd, sender } = receive(&socket)?;
         let Some(message) = message else {
             if ready {
                 return Ok(());
@@ -276,11 +281,10 @@ fn handshake(
             Message::Failed { step, fault } => {
                 return Err(failure(plan, given, step as usize, fault, wrap));
             }
-            Message::Say { kind, argument } => match kind {
+            Message::Say(kind) => match kind {
                 Kind::Pid => {
-                    adopt(child, argument as i32)?;
+                    adopt(child, sender)?;
                     parent.cloned(child.pid, child.pidfd()?)?;
-                    go(&socket)?;
                     if awaits_cgroup {
                         tell(&socket, ATTACHED)?;
                     }
@@ -315,15 +319,15 @@ fn handshake(
 }
 
 /// The second process takes the place of the first, which has done its part and is reaped.
-fn adopt(child: &mut Child, pid: i32) -> Result<(), Error> {
+fn adopt(child: &mut Child, second: Option<Pid>) -> Result<(), Error> {
     let system = |action| move |e: rustix::io::Errno| Error::System { action, source: e.into() };
-    let second = Pid::from_raw(pid).ok_or(Error::System {
+    let second = second.ok_or(Error::System {
         action: "pid of the container's process",
         source: std::io::ErrorKind::InvalidData.into(),
     })?;
     let pidfd = pidfd_open(second, PidfdFlags::empty()).map_err(system("opening a pidfd"))?;
     let first = child.pidfd.replace(pidfd);
-    child.pid = pid;
+    child.pid = second.as_raw_pid();
     let Some(first) = first else { return Ok(()) };
     waitid(WaitId::PidFd(first.as_fd()), WaitIdOptions::EXITED)
         .map_err(system("waiting for the first process"))?;
@@ -342,30 +346,43 @@ fn tell(socket: &OwnedFd, what: u8) -> Result<(), Error> {
     }
 }
 
-fn receive(socket: &OwnedFd) -> Result<(Option<Message>, Option<OwnedFd>), Error> {
+/// What came from the child; nothing at all when it is gone.
+#[derive(Default)]
+struct Received {
+    message: Option<Message>,
+    fd: Option<OwnedFd>,
+    /// Who sent it, where there are two processes.
+    sender: Option<Pid>,
+}
+
+fn receive(socket: &OwnedFd) -> Result<Received, Error> {
     let mut bytes = [0u8; MESSAGE_BYTES];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1), ScmCredentials(1))];
     loop {
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut buffers = [IoSliceMut::new(&mut bytes)];
         let got = match recvmsg(socket, &mut buffers, &mut control, RecvFlags::CMSG_CLOEXEC) {
             Ok(got) => got,
             Err(rustix::io::Errno::INTR) => continue,
-            Err(rustix::io::Errno::CONNRESET) => return Ok((None, None)),
+            Err(rustix::io::Errno::CONNRESET) => return Ok(Received::default()),
             Err(e) => {
                 return Err(Error::System { action: "hearing the container's process", source: e.into() });
             }
         };
-        let fd = control.drain().find_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-            _ => None,
-        });
+        let (mut fd, mut sender) = (None, None);
+        for message in control.drain() {
+            match message {
+                RecvAncillaryMessage::ScmRights(mut fds) => fd = fds.next(),
+                RecvAncillaryMessage::ScmCredentials(credentials) => sender = Some(credentials.pid),
+                _ => {}
+            }
+        }
         if got.bytes == 0 {
-            return Ok((None, None));
+            return Ok(Received::default());
         }
         debug_assert!(!got.flags.contains(ReturnFlags::TRUNC));
         return match Message::decode(&bytes[..got.bytes]) {
-            Some(message) => Ok((Some(message), fd)),
+            Some(message) => Ok(Received { message: Some(message), fd, sender }),
             None => Err(Error::System {
                 action: "understanding the container's process",
                 source: std::io::ErrorKind::InvalidData.into(),

@@ -144,17 +144,14 @@ impl<'a> Child<'a> {
         };
         // SAFETY: this process has one thread, and the child goes on with system calls only.
         match unsafe { sys::clone3(&args) } {
-            // Not a word before the parent knows who this is: what it hears first must be the pid.
+            // It tells of itself, before anything else: the kernel adds its pid. A word of the first process could
+            // come after the second's next one, or never.
             Ok(0) => {
-                if let Err(fault) = self.hear_go() {
-                    self.fail(self.program.outer.len(), fault);
+                if self.say(Kind::Pid, None).is_err() {
+                    sys::exit(1);
                 }
             }
-            Ok(pid) => {
-                let message = Message::Say { kind: Kind::Pid, argument: i64::from(pid) };
-                let failed = sys::send(self.program.socket, &message.encode(), None).is_err();
-                sys::exit(i32::from(failed));
-            }
+            Ok(_) => sys::exit(0),
             Err(fault) => self.fail(self.program.outer.len().saturating_sub(1), fault),
         }
     }
@@ -206,7 +203,7 @@ impl<'a> Child<'a> {
     }
 
     fn say(&self, kind: Kind, fd: Option<i32>) -> Outcome {
-        sys::send(self.program.socket, &Message::Say { kind, argument: 0 }.encode(), fd)
+        sys::send(self.program.socket, &Message::Say(kind).encode(), fd)
     }
 
     /// Says something and waits for the answer; end of file means that the parent died, and so does the child.
@@ -504,7 +501,13 @@ impl<'a> Child<'a> {
     }
 
     fn attach_root(&mut self, path: Str, tree: i32) -> Outcome {
-        sys::move_mount(tree, libc::AT_FDCWD, self.text(path))?;
+        match sys::move_mount(tree, libc::AT_FDCWD, self.text(path)) {
+            // The root of a user namespace may not enter the way to it. Any place will do that pivot_root finds above.
+            Err(fault) if fault.errno == libc::EACCES => {
+                sys::move_mount(tree, libc::AT_FDCWD, c"/")?;
+            }
+            other => other?,
+        }
         self.root = tree;
         Ok(())
     }

@@ -2,8 +2,8 @@
 //!
 //! | child                               | parent                                            |
 //! |-------------------------------------|---------------------------------------------------|
-//! | `Pid` (only with two processes)     | opens a pidfd for the container's own process,    |
-//! |                                     | sends [`GO`] to it, which waits before all else   |
+//! | `Pid` (only with two processes)     | opens a pidfd for the second one, which sends it, |
+//! |                                     | by the pid that the kernel adds to the message    |
 //! | `MapIds`, waits                     | writes uid_map and gid_map, sends [`GO`]          |
 //! | waits, if the plan says so          | has put the child into its cgroup: [`ATTACHED`]   |
 //! | `HostHooks`, waits                  | runs prestart and createRuntime, sends [`GO`]     |
@@ -30,7 +30,7 @@ pub const MESSAGE_BYTES: usize = 24;
 /// What the child says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// The pid of the second process, in the parent's pid namespace.
+    /// The second process is there; the socket's credentials have its pid in the parent's pid namespace.
     Pid,
     /// Waiting for uid_map and gid_map.
     MapIds,
@@ -50,12 +50,7 @@ pub enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Message {
     /// Everything but a failure.
-    Say {
-        /// What is said.
-        kind: Kind,
-        /// The pid, where there is one.
-        argument: i64,
-    },
+    Say(Kind),
     /// Step number `step` failed.
     Failed {
         /// Index into the steps.
@@ -69,7 +64,7 @@ impl Message {
     /// The message as bytes.
     pub fn encode(&self) -> [u8; MESSAGE_BYTES] {
         let (kind, step, op, errno, argument) = match *self {
-            Message::Say { kind, argument } => (kind as u32, 0, 0, 0, argument),
+            Message::Say(kind) => (kind as u32, 0, 0, 0, 0),
             Message::Failed { step, fault } => {
                 (Kind::Failed as u32, step, fault.op as u32, fault.errno, fault.argument)
             }
@@ -86,7 +81,6 @@ impl Message {
     /// The message in these bytes, or nothing if they are not one.
     pub fn decode(bytes: &[u8]) -> Option<Message> {
         let word = |at: usize| -> Option<[u8; 4]> { bytes.get(at..at + 4)?.try_into().ok() };
-        let argument = i64::from_ne_bytes(bytes.get(16..24)?.try_into().ok()?);
         let kind = match u32::from_ne_bytes(word(0)?) {
             0 => Kind::Pid,
             1 => Kind::MapIds,
@@ -97,11 +91,12 @@ impl Message {
             6 => {
                 let op = Op::from_wire(u32::from_ne_bytes(word(8)?));
                 let errno = i32::from_ne_bytes(word(12)?);
+                let argument = i64::from_ne_bytes(bytes.get(16..24)?.try_into().ok()?);
                 let step = u32::from_ne_bytes(word(4)?);
                 return Some(Message::Failed { step, fault: Fault { op, errno, argument } });
             }
             _ => return None,
         };
-        Some(Message::Say { kind, argument })
+        Some(Message::Say(kind))
     }
 }
