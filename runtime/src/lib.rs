@@ -19,6 +19,7 @@ pub mod idmap;
 mod launch;
 pub mod mount_options;
 pub mod netdev;
+mod notify;
 pub mod plan;
 pub mod rdt;
 pub mod runtime;
@@ -28,6 +29,7 @@ mod sys;
 pub mod template;
 
 pub use error::{Error, Mistake, StepError};
+pub use notify::Notify;
 pub use runtime::{
     CgroupsMode, CheckpointOptions, Container, CreateOptions, ExecOptions, Rdt, RestoreOptions, Running,
     Runtime, Status,

@@ -10,6 +10,7 @@
 
 use crate::cgroup::Location;
 use crate::error::Error;
+use crate::notify::{self, Notify};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, flock, mkdir, openat, renameat, unlinkat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -160,6 +161,16 @@ impl ContainerDir {
         &self.id
     }
 
+    /// Makes the directory of the socket of sd_notify.
+    pub(crate) fn make_notify(&self) -> Result<(), Error> {
+        notify::make_directory(self.fd.as_fd(), &self.path)
+    }
+
+    /// The proxy of sd_notify, if the container was created with one.
+    pub(crate) fn open_notify(&self, supervisor: &Path) -> Result<Option<Notify>, Error> {
+        Notify::open(self.fd.as_fd(), &self.path, supervisor)
+    }
+
     pub(crate) fn raw_fd(&self) -> RawFd {
         self.fd.as_raw_fd()
     }
@@ -276,6 +287,18 @@ impl ContainerDir {
         }
     }
 
+    /// The socket of sd_notify and its directory.
+    fn unlink_notify(&self) -> Result<(), Error> {
+        match unlinkat(&self.fd, notify::SOCKET, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(e) => return Err(self.file_error("removing", notify::SOCKET)(e)),
+        }
+        match unlinkat(&self.fd, notify::DIRECTORY, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(e) => Err(self.file_error("removing", notify::DIRECTORY)(e)),
+        }
+    }
+
     /// Removes everything; the directory last, which frees the id.
     pub(crate) fn remove(&self) -> Result<(), Error> {
         self.unlink(CONFIG)?;
@@ -284,6 +307,7 @@ impl ContainerDir {
         if removed == Err(Errno::NOTEMPTY) {
             self.unlink(FIFO)?;
             self.unlink(STATE_NEW)?;
+            self.unlink_notify()?;
             removed = rustix::fs::rmdir(&self.path);
         }
         match removed {

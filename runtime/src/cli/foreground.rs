@@ -29,12 +29,19 @@ pub fn become_subreaper(log: &Log) {
 /// the status of the process, or 128 and the number of the signal that ended it.
 pub fn wait(running: Running, log: &Log) -> Result<u8, CliError> {
     let failed = |what| move |source| CliError::Foreground { what, source };
-    let Running { pid, pidfd, console, .. } = running;
+    let Running { pid, pidfd, console, notify, .. } = running;
     let signals = sys::take_signals().map_err(failed("take signals"))?;
     let mut relay = console.map(Relay::new).transpose().map_err(failed("set up the terminal"))?;
     let code = loop {
-        let ready =
-            poll(signals.as_fd(), pidfd.as_fd(), relay.as_ref()).map_err(failed("wait for the process"))?;
+        let ready = poll(signals.as_fd(), pidfd.as_fd(), notify.as_ref().map(AsFd::as_fd), relay.as_ref())
+            .map_err(failed("wait for the process"))?;
+        // Before its end counts: the last words of a container may be that it is ready.
+        if let (Some(notify), true) = (&notify, ready.said) {
+            // This process stays with the container, so it is the one to watch.
+            if let Err(error) = notify.forward(std::process::id() as i32) {
+                log.warn(&format!("tell NOTIFY_SOCKET that the container is ready: {error}"));
+            }
+        }
         if ready.ended {
             break end_of(pidfd.as_fd()).map_err(failed("get the exit status of the process"))?;
         }
@@ -78,16 +85,23 @@ fn on_signal(signal: i32, pidfd: BorrowedFd<'_>, relay: Option<&Relay>, log: &Lo
 struct Ready {
     signal: bool,
     ended: bool,
+    said: bool,
     relay: Option<Interest>,
 }
 
-fn poll(signals: BorrowedFd<'_>, pidfd: BorrowedFd<'_>, relay: Option<&Relay>) -> io::Result<Ready> {
+fn poll(
+    signals: BorrowedFd<'_>,
+    pidfd: BorrowedFd<'_>,
+    notify: Option<BorrowedFd<'_>>,
+    relay: Option<&Relay>,
+) -> io::Result<Ready> {
     let readable = PollFlags::IN;
     let entry = |fd, flags| PollFd::from_borrowed_fd(fd, flags);
     let mut fds = [
         entry(signals, readable),
         entry(pidfd, readable),
-        // Without a terminal these three are left out of the slice.
+        // Without a terminal and a supervisor these four are left out of the slice.
+        entry(pidfd, PollFlags::empty()),
         entry(pidfd, PollFlags::empty()),
         entry(pidfd, PollFlags::empty()),
         entry(pidfd, PollFlags::empty()),
@@ -95,6 +109,11 @@ fn poll(signals: BorrowedFd<'_>, pidfd: BorrowedFd<'_>, relay: Option<&Relay>) -
     // A stream without interest is left out too: its hang-up would end every wait at once.
     let mut used = 2;
     let mut at = [None; 3];
+    let said = notify.map(|fd| {
+        fds[used] = entry(fd, readable);
+        used += 1;
+        used - 1
+    });
     if let Some(relay) = relay {
         let interest = relay.interest();
         let wanted = [
@@ -121,6 +140,7 @@ fn poll(signals: BorrowedFd<'_>, pidfd: BorrowedFd<'_>, relay: Option<&Relay>) -
     Ok(Ready {
         signal: !fds[0].revents().is_empty(),
         ended: !fds[1].revents().is_empty(),
+        said: !revents(said).is_empty(),
         relay: relay.map(|_| Interest {
             stdin: revents(at[0]),
             master: revents(at[1]),
@@ -181,6 +201,10 @@ mod tests {
         assert_eq!(code(None, None), 255);
     }
 
+    fn running(pid: rustix::process::Pid, pidfd: std::os::fd::OwnedFd) -> Running {
+        Running { pid: pid.as_raw_pid(), pidfd, console: None, notify: None, warnings: Vec::new() }
+    }
+
     /// One test for everything that waits: `reap` takes any child of this process.
     #[test]
     #[allow(clippy::zombie_processes, reason = "`wait` reaps it by its pidfd")]
@@ -190,7 +214,7 @@ mod tests {
             let child = std::process::Command::new("sh").args(["-c", script]).spawn().unwrap();
             let pid = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
             let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
-            wait(Running { pid: pid.as_raw_pid(), pidfd, console: None, warnings: Vec::new() }, &log).unwrap()
+            wait(running(pid, pidfd), &log).unwrap()
         };
         assert_eq!(run("exit 0"), 0);
         assert_eq!(run("exit 42"), 42);
@@ -201,11 +225,7 @@ mod tests {
         let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
         child.wait().unwrap();
         if sys::status_of_other(&pidfd).is_some() {
-            assert_eq!(
-                wait(Running { pid: pid.as_raw_pid(), pidfd, console: None, warnings: Vec::new() }, &log)
-                    .unwrap(),
-                9
-            );
+            assert_eq!(wait(running(pid, pidfd), &log).unwrap(), 9);
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The verbs of a container's life: create, start, run, state, list, kill, delete, pause, resume, ps.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use dhow_runtime::{CreateOptions, Running};
@@ -25,8 +26,13 @@ pub fn create_options(session: &Session, flags: &Flags, foreground: bool) -> Res
         no_pivot: flags.is_on("no-pivot"),
         no_new_keyring: flags.is_on("no-new-keyring"),
         listen_fds: listen_fds(),
-        notify_socket: std::env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty()).map(Into::into),
+        notify_socket: notify_socket(),
     })
+}
+
+/// Where the supervisor waits to hear that the container is ready.
+fn notify_socket() -> Option<PathBuf> {
+    std::env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty()).map(Into::into)
 }
 
 /// How many sockets systemd has passed to this very process.
@@ -64,6 +70,10 @@ pub fn run(session: &Session, flags: &Flags, operands: &[OsString]) -> Result<u8
     let running = session.runtime.run(id, &options)?;
     session.warn_of(&running.warnings);
     if detach {
+        if let Some(notify) = &running.notify {
+            let waited = notify.wait(running.pid, running.pidfd.as_fd());
+            waited.map_err(|source| CliError::Foreground { what: "wait for readiness", source })?;
+        }
         return Ok(0);
     }
     wait_and_delete(session, id, running, flags.is_on("keep"))
@@ -94,7 +104,7 @@ pub fn wait_and_delete(session: &Session, id: &str, running: Running, keep: bool
 
 /// `start`.
 pub fn start(session: &Session, _: &Flags, operands: &[OsString]) -> Result<u8, CliError> {
-    session.runtime.start(session.id(operands)?)?;
+    session.runtime.start(session.id(operands)?, notify_socket().as_deref())?;
     Ok(0)
 }
 

@@ -205,7 +205,11 @@ impl Session {
     /// Says what of a configuration is ignored or deprecated.
     pub fn warn_of(&self, warnings: &[dhow_runtime::Mistake]) {
         for warning in warnings {
-            self.log.warn(&format!("config.json {warning}"));
+            // Some are not about the config.
+            match warning.pointer.as_str() {
+                "" => self.log.warn(&warning.message),
+                _ => self.log.warn(&format!("config.json {warning}")),
+            }
         }
     }
 

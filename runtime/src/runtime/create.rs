@@ -10,10 +10,11 @@ use crate::launch::{Given, Launched, Parent, launch};
 use crate::plan::Plan;
 use crate::rdt::Resctrl;
 use crate::state::{ContainerDir, Record, is_alive, process_stat};
-use crate::{clock, idmap, netdev, sys};
+use crate::{clock, idmap, netdev, notify, sys};
 use oci_spec::runtime::{LinuxIdMapping, Spec};
 use std::io::{Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 /// Everything that is known before anything is made.
 struct Prepared {
@@ -61,6 +62,9 @@ impl Runtime {
             let size = oci_spec::runtime::BoxBuilder::default().height(rows).width(columns).build();
             process.set_console_size(size.ok());
         }
+        if options.notify_socket.is_some() {
+            add_notify_mount(&mut bundle.config.spec, &self.root.join(id).join(notify::DIRECTORY));
+        }
         let spec = &bundle.config.spec;
         let host = self.host(spec, None, true)?;
         let layout = host.cgroups.as_ref();
@@ -100,7 +104,7 @@ impl Runtime {
             starts_in_cgroup,
             cgroup_dirs: Vec::new(),
             streams: false,
-            notify_socket: None,
+            notify_socket: options.notify_socket.is_some().then(|| notify::ADDRESS.to_owned()),
         };
         if let Some(location) = &location {
             choices.cgroup_dirs =
@@ -172,11 +176,12 @@ impl Runtime {
         result
     }
 
-    /// Lets a created container go on to its program, then runs the poststart hooks.
+    /// Lets a created container go on to its program, then runs the poststart hooks. With the `NOTIFY_SOCKET` of the
+    /// caller, if the container was created with one too, it then waits until the container is ready or has ended.
     ///
     /// # Errors
     /// [`Error::WrongStatus`] where it is not waiting; a poststart hook that fails ends the container.
-    pub fn start(&self, id: &str) -> Result<(), Error> {
+    pub fn start(&self, id: &str, notify_socket: Option<&Path>) -> Result<(), Error> {
         let (dir, record) = self.locked(id)?;
         let alive = is_alive(record.pid, record.start_time_ticks);
         if !alive {
@@ -185,6 +190,8 @@ impl Runtime {
         if !dir.has_gate() {
             return Err(Error::WrongStatus { message: "cannot start an already running container".into() });
         }
+        let notify = notify_socket.map(|path| dir.open_notify(path)).transpose()?.flatten();
+        let pidfd = notify.as_ref().and_then(|_| super::delete::init_of(&record));
         if !dir.open_gate()? && !is_alive(record.pid, record.start_time_ticks) {
             return Err(Error::WrongStatus { message: "cannot start a container that has stopped".into() });
         }
@@ -193,6 +200,12 @@ impl Runtime {
         if record.has_poststart {
             let spec = super::kept_config(&dir)?;
             self.poststart(&record, &spec)?;
+        }
+        // Other verbs may work on it meanwhile.
+        drop(dir);
+        if let (Some(notify), Some(pidfd)) = (notify, pidfd) {
+            let waited = notify.wait(record.pid, pidfd.as_fd());
+            waited.map_err(|source| Error::System { action: "waiting for readiness", source })?;
         }
         Ok(())
     }
@@ -259,6 +272,17 @@ fn unprivileged(spec: &Spec) -> Option<Mistake> {
     })
 }
 
+/// The directory of the container's notify socket: nothing there can be changed, and the socket be written to.
+fn add_notify_mount(spec: &mut Spec, directory: &Path) {
+    let options = ["bind", "nosuid", "noexec", "nodev", "ro"].map(str::to_owned).to_vec();
+    let mut mount = oci_spec::runtime::Mount::default();
+    mount.set_destination(notify::MOUNT_POINT.into()).set_source(Some(directory.to_path_buf()));
+    mount.set_typ(Some("bind".to_owned())).set_options(Some(options));
+    let mut mounts = spec.mounts().clone().unwrap_or_default();
+    mounts.push(mount);
+    spec.set_mounts(Some(mounts));
+}
+
 fn own_pid_namespace(spec: &Spec) -> bool {
     use oci_spec::runtime::LinuxNamespaceType::Pid;
     let namespaces = spec.linux().as_ref().and_then(|l| l.namespaces().as_ref());
@@ -316,6 +340,20 @@ impl Making<'_> {
             // What the user may not make is no part of his container; `ready` saves it.
             record.cgroup = cgroup.as_ref().map(Cgroup::location_made);
         }
+        let mut warnings = bundle.config.warnings.clone();
+        let mut notify = None;
+        if let Some(path) = &self.options.notify_socket {
+            self.dir.make_notify()?;
+            if !self.gate {
+                match self.dir.open_notify(path) {
+                    Ok(opened) => notify = opened,
+                    // A container that nobody waits for can run all the same.
+                    Err(error) => {
+                        warnings.push(Mistake::new("", format!("nobody hears of readiness: {error}")))
+                    }
+                }
+            }
+        }
         let gate = if self.gate { Some(self.dir.make_gate()?) } else { None };
         let has = |list: Option<&Vec<_>>| list.is_some_and(|l: &Vec<oci_spec::runtime::Hook>| !l.is_empty());
         let hooks = spec.hooks().as_ref();
@@ -369,9 +407,8 @@ impl Making<'_> {
         if !self.gate && record.has_poststart {
             self.runtime.poststart(&record, spec)?;
         }
-        let mut warnings = bundle.config.warnings.clone();
         warnings.extend_from_slice(limits.ignored());
-        Ok(Running { pid, pidfd, console, warnings })
+        Ok(Running { pid, pidfd, console, notify, warnings })
     }
 
     fn record(&self) -> Record {

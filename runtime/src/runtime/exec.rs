@@ -113,6 +113,7 @@ impl Container<'_> {
             pid: launched.pid,
             pidfd: launched.pidfd,
             console: launched.console,
+            notify: None,
             warnings: Vec::new(),
         })
     }

@@ -1,6 +1,7 @@
 //! What the verbs take and give.
 
 use crate::error::Mistake;
+use crate::notify::Notify;
 use oci_spec::runtime::Process;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -66,6 +67,8 @@ pub struct Running {
     pub pidfd: OwnedFd,
     /// The master of its terminal, in the foreground.
     pub console: Option<OwnedFd>,
+    /// The proxy of sd_notify(3): the caller has to forward or wait.
+    pub notify: Option<Notify>,
     /// What of the config is ignored or deprecated.
     pub warnings: Vec<Mistake>,
 }
