@@ -22,6 +22,7 @@ pub mod netdev;
 pub mod plan;
 pub mod rdt;
 pub mod runtime;
+pub mod seal;
 pub mod seccomp;
 mod state;
 mod sys;

@@ -11,11 +11,14 @@ use serde::Deserialize;
 
 use super::args::{Flags, invalid};
 use super::error::CliError;
+use super::lifecycle::seal;
 use super::{Session, foreground, relay};
 
 /// `exec`.
 pub fn exec(session: &Session, flags: &Flags, operands: &[OsString]) -> Result<u8, CliError> {
     let id = session.id(operands)?;
+    // Before anything is opened: this process will be seen by those of the container.
+    seal()?;
     let mut process = match flags.filled("process") {
         Some(path) => load(Path::new(path))?,
         None => from_flags(configured(session, id)?, flags, &operands[1..])?,

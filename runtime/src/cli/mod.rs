@@ -53,6 +53,10 @@ pub struct Session {
 
 /// The program.
 pub fn main() -> ExitCode {
+    if dhow_runtime::seal::runs_inside_a_container() {
+        // A container executes the host's file: whatever it asks for, it gets nothing.
+        return ExitCode::FAILURE;
+    }
     let mut parser = Parser::from_args(env::args_os().skip(1));
     ExitCode::from(dispatch(&mut parser))
 }
@@ -163,6 +167,7 @@ impl Session {
             self.log.warn("--criu is ignored: criu is found on $PATH");
         }
         let runtime = &mut self.runtime;
+        runtime.require_sealed = true;
         runtime.systemd_cgroup = flags.is_on("systemd-cgroup");
         match flags.text("cgroup-manager")? {
             None => {}

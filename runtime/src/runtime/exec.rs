@@ -18,6 +18,7 @@ impl Runtime {
     /// [`Error::WrongStatus`] where the container does not run or is paused; [`Error::Exec`] where the process
     /// cannot be set up.
     pub fn exec(&self, id: &str, options: &ExecOptions) -> Result<Running, Error> {
+        self.check_seal()?;
         let (dir, record) = self.opened(id)?;
         let wrong = |message: &str| Err(Error::WrongStatus { message: message.into() });
         let Some(init) = super::delete::init_of(&record) else {
