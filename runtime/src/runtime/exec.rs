@@ -52,6 +52,7 @@ impl Container<'_> {
     pub fn exec(&self, options: &ExecOptions) -> Result<Running, Error> {
         let Container { runtime, record, spec } = self;
         let id = record.id.as_str();
+        runtime.check_seal()?;
         let wrong = |message: &str| Err(Error::WrongStatus { message: message.into() });
         let Some(init) = super::delete::init_of(record) else {
             return wrong("cannot exec in a stopped container");
