@@ -7,6 +7,7 @@ use crate::error::{Error, StepError};
 use crate::plan::{Descriptor, IdMap, Origin, Plan, VectorItem, flag_names};
 use crate::sys;
 use dhow_init::{Clone3, GO, HOME_BYTES, Kind, MESSAGE_BYTES, Message, Op, Program, Step};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags, SocketFlags,
@@ -15,6 +16,7 @@ use rustix::net::{
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
 };
+use std::collections::VecDeque;
 use std::io::{IoSliceMut, Read, Seek, SeekFrom};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -240,13 +242,17 @@ fn handshake(
     child: &mut Child,
     socket: OwnedFd,
 ) -> Result<(), Error> {
-    let two = !plan.outer.is_empty();
     let mut ready = false;
-    if !two {
-        parent.cloned(child.pid, child.pidfd.as_fd())?;
+    let mut early = VecDeque::new();
+    if !plan.outer.is_empty() {
+        early = second_process(plan, given, wrap, child, &socket)?;
     }
+    parent.cloned(child.pid, child.pidfd.as_fd())?;
     loop {
-        let (message, fd) = receive(&socket)?;
+        let (message, fd) = match early.pop_front() {
+            Some((message, fd)) => (Some(message), fd),
+            None => receive(&socket)?,
+        };
         let Some(message) = message else {
             if ready {
                 return Ok(());
@@ -257,11 +263,7 @@ fn handshake(
             Message::Failed { step, fault } => {
                 return Err(failure(plan, given, step as usize, fault, wrap));
             }
-            Message::Say { kind, argument } => match kind {
-                Kind::Pid => {
-                    adopt(child, argument as i32)?;
-                    parent.cloned(child.pid, child.pidfd.as_fd())?;
-                }
+            Message::Say { kind, .. } => match kind {
                 Kind::MapIds => {
                     parent.map_ids(child.pid)?;
                     go(&socket)?;
@@ -286,8 +288,54 @@ fn handshake(
                         return Ok(());
                     }
                 }
-                Kind::Failed => {}
+                // Heard before, or decoded as a message of its own.
+                Kind::Pid | Kind::Failed => {}
             },
+        }
+    }
+}
+
+type Heard = (Message, Option<OwnedFd>);
+
+/// Waits until the first process has told the second one's pid. The second runs already: what it says meanwhile is
+/// returned, to be answered when its pid is known.
+fn second_process(
+    plan: &Plan,
+    given: &Given<'_>,
+    wrap: fn(StepError) -> Error,
+    child: &mut Child,
+    socket: &OwnedFd,
+) -> Result<VecDeque<Heard>, Error> {
+    let mut early = VecDeque::new();
+    loop {
+        // The second holds the socket open too, so the end of the first is no end of file.
+        if !has_message(socket, &child.pidfd)? {
+            return Err(wrap(died(child)));
+        }
+        match receive(socket)? {
+            (None, _) => return Err(wrap(died(child))),
+            (Some(Message::Say { kind: Kind::Pid, argument }), _) => {
+                adopt(child, argument as i32)?;
+                return Ok(early);
+            }
+            (Some(Message::Failed { step, fault }), _) if (step as usize) < plan.outer.len() => {
+                return Err(failure(plan, given, step as usize, fault, wrap));
+            }
+            (Some(message), fd) => early.push_back((message, fd)),
+        }
+    }
+}
+
+/// Waits for a message; false if the process ended without one.
+fn has_message(socket: &OwnedFd, pidfd: &OwnedFd) -> Result<bool, Error> {
+    loop {
+        let mut fds = [PollFd::new(socket, PollFlags::IN), PollFd::new(pidfd, PollFlags::IN)];
+        match poll(&mut fds, None) {
+            Ok(_) => return Ok(!fds[0].revents().is_empty()),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(e) => {
+                return Err(Error::System { action: "hearing the container's process", source: e.into() });
+            }
         }
     }
 }
@@ -395,14 +443,10 @@ fn failure(
             StepError::Program { name, errno: fault.errno }
         }
         (_, Op::CwdOutside) => StepError::CwdOutside { origin: text },
-        (Step::Hook { path, .. }, op) => StepError::Hook {
+        (Step::Hook { path, .. }, _) => StepError::Hook {
             origin: text,
             path: plan.str(*path).into_owned(),
-            how: match op {
-                Op::HookStatus => crate::hooks::status_text(fault.argument as i32),
-                Op::HookTimeout => format!("took longer than {} ms", fault.argument),
-                other => format!("could not be run: {}: errno {}", operation(other), fault.errno),
-            },
+            how: hook_failure(fault),
             output: given.hook_output.map_or_else(String::new, tail),
         },
         _ => StepError::Step {
@@ -413,6 +457,15 @@ fn failure(
         },
     };
     wrap(error)
+}
+
+/// How a hook of the container's namespaces failed.
+pub(crate) fn hook_failure(fault: dhow_init::Fault) -> String {
+    match fault.op {
+        Op::HookStatus => crate::hooks::status_text(fault.argument as i32),
+        Op::HookTimeout => format!("took longer than {} ms", fault.argument),
+        other => format!("could not be run: {}: errno {}", operation(other), fault.errno),
+    }
 }
 
 /// `mount 4 of 13`-like numbering is in the pointer: `/mounts/3`.

@@ -103,8 +103,8 @@ struct Child<'a> {
     postponed: u64,
     /// Whether the parent has been told `Ready`, after which nobody listens to failures of a created container.
     ready: bool,
-    /// Whether a gate has been passed.
-    gated: bool,
+    /// The gate, once it has been passed.
+    gate: i32,
     /// What FindExecutable found.
     executable: [u8; 4096],
 }
@@ -126,7 +126,7 @@ impl<'a> Child<'a> {
             chdir_pending: false,
             postponed: 0,
             ready: false,
-            gated: false,
+            gate: NONE,
             executable: [0; 4096],
         }
     }
@@ -159,17 +159,22 @@ impl<'a> Child<'a> {
     }
 
     /// Tells the parent, and ends. After the gate the parent is gone: the failure goes to the container's
-    /// standard error, and the exit status is a shell's.
+    /// standard error and into the gate, where `start` may listen, and the exit status is a shell's.
     fn fail(&self, step: usize, fault: Fault) -> ! {
         let message = Message::Failed { step: step as u32, fault };
         let told = sys::send(self.program.socket, &message.encode(), None).is_ok();
-        if self.gated && !told {
+        if self.gate != NONE && !told {
             let mut line = Line::new();
-            line.text(b"dhow-runtime: exec ");
-            line.text(until_nul(&self.executable));
-            line.text(b": errno ");
-            line.number(fault.errno.unsigned_abs());
-            line.text(b"\n");
+            if fault.op == Op::Execve {
+                line.text(b"dhow-runtime: exec ");
+                line.text(until_nul(&self.executable));
+                line.text(b": errno ");
+                line.number(fault.errno.unsigned_abs());
+                line.text(b"\n");
+            } else {
+                line.text(b"dhow-runtime: a startContainer hook failed\n");
+            }
+            sys::write(self.gate, &message.encode()).map(|_| ()).unwrap_or(());
             // Standard error may be closed; there is nobody left to tell.
             sys::write(2, line.bytes()).map(|_| ()).unwrap_or(());
         }
@@ -444,7 +449,7 @@ impl<'a> Child<'a> {
             Step::Gate { fd } => {
                 let mut byte = [0u8; 1];
                 sys::read(self.fd(fd), &mut byte)?;
-                self.gated = true;
+                self.gate = self.fd(fd);
                 Ok(())
             }
             Step::Exec { argv, envp } => {

@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use dhow_runtime::ExecOptions;
+use dhow_runtime::{ExecOptions, config};
 use oci_spec::runtime::{Capability, Process};
 use serde::Deserialize;
 
@@ -17,7 +17,7 @@ use super::{Session, foreground, relay};
 pub fn exec(session: &Session, flags: &Flags, operands: &[OsString]) -> Result<u8, CliError> {
     let id = session.id(operands)?;
     let mut process = match flags.filled("process") {
-        Some(path) => load(Path::new(path))?,
+        Some(path) => load(session, Path::new(path))?,
         None => from_flags(configured(session, id)?, flags, &operands[1..])?,
     };
     check(&process)?;
@@ -43,9 +43,14 @@ pub fn exec(session: &Session, flags: &Flags, operands: &[OsString]) -> Result<u
     if detach { Ok(0) } else { foreground::wait(running, &session.log) }
 }
 
-fn load(path: &Path) -> Result<Process, CliError> {
+fn load(session: &Session, path: &Path) -> Result<Process, CliError> {
     let text = fs::read(path).map_err(|source| CliError::Open { path: path.into(), source })?;
-    serde_json::from_slice(&text).map_err(|source| CliError::Parse { path: path.into(), source })
+    let (process, warnings) = config::parse_process(&text)
+        .map_err(|mistakes| dhow_runtime::Error::Config { path: path.into(), mistakes })?;
+    for warning in warnings {
+        session.log.warn(&format!("{} {warning}", path.display()));
+    }
+    Ok(process)
 }
 
 /// The process of the container's own configuration, which flags then change.
@@ -57,8 +62,16 @@ fn configured(session: &Session, id: &str) -> Result<Process, CliError> {
     }
     let path: PathBuf = session.runtime.state(id)?.bundle.join("config.json");
     let text = fs::read(&path).map_err(|source| CliError::Open { path: path.clone(), source })?;
-    let config: Config = serde_json::from_slice(&text).map_err(|source| CliError::Parse { path, source })?;
-    config.process.ok_or_else(|| CliError::NoProcess { id: id.to_owned() })
+    let process = match serde_json::from_slice::<Config>(&text) {
+        Ok(config) => config.process,
+        // The way that takes longer knows what may be left out.
+        Err(_) => {
+            let config =
+                config::parse(&text).map_err(|mistakes| dhow_runtime::Error::Config { path, mistakes })?;
+            config.spec.process().clone()
+        }
+    };
+    process.ok_or_else(|| CliError::NoProcess { id: id.to_owned() })
 }
 
 /// `base` with what `flags` say, running `command`.
