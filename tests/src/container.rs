@@ -65,7 +65,9 @@ impl Container {
     pub fn start(&mut self, script: &str) {
         // No end of its own, and no child process that the test would have to tell from its own.
         let script = format!("{script}\nwhile :; do read line <&9; done");
-        self.bundle.args(["/bin/sh", "-c", &format!("mkfifo /tmp/wait; exec 9<>/tmp/wait; {script}")]).write();
+        self.bundle
+            .args(["/bin/sh", "-c", &format!("mkfifo /tmp/wait; exec 9<>/tmp/wait; {script}")])
+            .write();
         self.runtime.run_detached(&self.id, &self.bundle).ok();
     }
 
@@ -107,7 +109,8 @@ impl Container {
     #[track_caller]
     pub fn wait_file(&self, name: &str) -> String {
         let path = self.bundle.rootfs().join(name);
-        let text = wait_for(Duration::from_secs(10), || fs::read_to_string(&path).ok().filter(|t| !t.is_empty()));
+        let text =
+            wait_for(Duration::from_secs(10), || fs::read_to_string(&path).ok().filter(|t| !t.is_empty()));
         text.unwrap_or_else(|| panic!("{} did not appear", path.display()))
     }
 }

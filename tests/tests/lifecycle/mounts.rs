@@ -71,10 +71,11 @@ fn mistakes_and_missing_sources_are_named() {
     needs_root!();
     let mut c = Container::new();
     c.start(":");
-    let missing = json!([{ "destination": "/mnt", "type": "bind", "source": "/no/such/source", "options": ["bind"] }]);
+    let missing =
+        json!([{ "destination": "/mnt", "type": "bind", "source": "/no/such/source", "options": ["bind"] }]);
     let out = change(&c, "add", &missing);
     assert!(!out.success() && out.stderr.contains("/no/such/source"), "{out}");
-    let on_proc = json!([{ "destination": "/proc/self", "type": "tmpfs", "source": "tmpfs" }]);
+    let on_proc = json!([{ "destination": "/proc/sys", "type": "tmpfs", "source": "tmpfs" }]);
     let out = change(&c, "add", &on_proc);
     assert!(!out.success() && out.stderr.contains("procfs"), "{out}");
     let root = json!([{ "destination": "/", "type": "tmpfs", "source": "tmpfs" }]);

@@ -22,7 +22,8 @@ pub fn receive(listener: &UnixListener) -> (Vec<u8>, OwnedFd) {
     let mut bytes = vec![0; 65536];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let got = recvmsg(&stream, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC).unwrap();
+    let got =
+        recvmsg(&stream, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC).unwrap();
     bytes.truncate(got.bytes);
     let fd = control.drain().find_map(|message| match message {
         RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
@@ -70,7 +71,9 @@ impl Screen {
 fn a_console_socket_gets_the_master() {
     needs_root!();
     let mut c = Container::new();
-    c.bundle.terminal(true).shell("stty size; tty; ls -l /dev/console; echo c >/dev/console; read x; echo got $x");
+    c.bundle
+        .terminal(true)
+        .shell("stty size; tty; ls -l /dev/console; echo c >/dev/console; read x; echo got $x");
     c.set("/process/consoleSize", json!({ "height": 33, "width": 97 })).bundle.write();
     let path = c.host_path("console.sock");
     let listener = UnixListener::bind(&path).unwrap();
@@ -198,7 +201,8 @@ fn a_terminal_needs_somebody_to_have_it() {
     assert!(output.stderr.contains("console socket"), "{output}");
     c.bundle.terminal(false).write();
     let bundle = c.bundle.path().to_str().unwrap();
-    let output = c.runtime.call(["create", "-b", bundle, "--console-socket", "/no/such/socket", &c.id]).code(1);
+    let output =
+        c.runtime.call(["create", "-b", bundle, "--console-socket", "/no/such/socket", &c.id]).code(1);
     assert!(output.stderr.contains("console socket"), "{output}");
     assert!(c.runtime.ids_on_disk().is_empty());
 }
