@@ -595,7 +595,14 @@ impl<'a> Child<'a> {
         } else {
             Ok(())
         };
-        let result = allowed.and_then(|()| sys::move_mount(self.tree, fd, c""));
+        let mut result = allowed.and_then(|()| sys::move_mount(self.tree, fd, c""));
+        if matches!(result, Err(fault) if fault.errno == libc::EINVAL) {
+            // A directory over a file or the other way round, which callers know by mount(2)'s errno.
+            let is_directory = |fd| sys::facts(fd, c"").map(|facts| facts.is_directory());
+            if is_directory(self.tree)? != is_directory(fd)? {
+                result = Err(Fault::new(Op::MoveMount, libc::ENOTDIR));
+            }
+        }
         done(fd);
         result?;
         self.drop_tree();
