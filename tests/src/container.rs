@@ -7,6 +7,7 @@ use crate::runtime::Runtime;
 use serde_json::Value;
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 /// A container whose id is its bundle's tag.
@@ -100,6 +101,17 @@ impl Container {
         let path = self.bundle.rootfs().join(name);
         fs::create_dir_all(path.parent().expect("a directory")).expect("make directories");
         fs::write(&path, text).unwrap_or_else(|e| panic!("write {}: {e}", path.display()));
+    }
+
+    /// Writes a program into the root filesystem, by another process for the reason that is in
+    /// [`crate::bundle::busybox_rootfs`].
+    ///
+    /// # Panics
+    /// If it cannot be written.
+    pub fn write_program(&self, name: &str, text: &str) {
+        let script = r#"printf %s "$1" >"$2" && chmod 755 "$2""#;
+        let path = self.bundle.rootfs().join(name);
+        crate::run(Command::new("sh").args(["-c", script, "sh", text]).arg(path)).ok();
     }
 
     /// Waits until a file of the root filesystem is there, and returns what is in it.

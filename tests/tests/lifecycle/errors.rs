@@ -4,7 +4,6 @@ use crate::needs_root;
 use dhow_tests::{Container, Output};
 use serde_json::json;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 
 #[track_caller]
 fn refused(output: &Output, message: &str) {
@@ -33,12 +32,10 @@ fn a_program_that_cannot_be_started_fails_create_and_run() {
             assert!(c.runtime.ids_on_disk().is_empty());
         }
     }
-    c.write("bin/broken", "this is no program\n");
-    fs::set_permissions(c.bundle.rootfs().join("bin/broken"), fs::Permissions::from_mode(0o755)).unwrap();
+    c.write_program("bin/broken", "this is no program\n");
     c.bundle.args(["broken"]).write();
     refused(&c.runtime.run(&c.id, &c.bundle), "exec format error");
-    c.write("bin/script", "#!/no/such/interpreter\n");
-    fs::set_permissions(c.bundle.rootfs().join("bin/script"), fs::Permissions::from_mode(0o755)).unwrap();
+    c.write_program("bin/script", "#!/no/such/interpreter\n");
     c.bundle.args(["script"]).write();
     refused(&c.runtime.run(&c.id, &c.bundle), "no such file or directory");
 }

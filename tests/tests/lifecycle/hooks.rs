@@ -4,7 +4,6 @@ use crate::needs_root;
 use dhow_tests::{Container, Output};
 use serde_json::{Value, json};
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 const KINDS: [&str; 6] =
@@ -228,8 +227,8 @@ fn a_hook_is_a_program_not_a_shell_line() {
     let mut c = Container::new();
     let script = c.host_path("hook.sh");
     let log = c.host_path("log");
-    fs::write(&script, format!("#!/bin/sh\necho \"$0 $#\" >{}\n", log.display())).unwrap();
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    // Written by another process: see Container::write_program.
+    c.write_program("../hook.sh", &format!("#!/bin/sh\necho \"$0 $#\" >{}\n", log.display()));
     // No args: the path stands for args[0].
     c.set("/hooks/createRuntime", json!([{ "path": script }]));
     c.run("true").ok();

@@ -160,8 +160,8 @@ fn resizes_and_interrupts_reach_the_container() {
     needs_root!();
     let mut c = Container::new();
     c.bundle.terminal(true).shell(
-        "trap 'echo interrupted' INT; echo ready; while ! stty size | grep -q '40 120'; do sleep 0.05; done; \
-         echo resized; mkfifo /tmp/f; read x <>/tmp/f; exit 6",
+        "trap 'echo interrupted; exit 6' INT; echo ready; while ! stty size | grep -q '40 120'; do sleep 0.05; done; \
+         echo resized; mkfifo /tmp/f; read x <>/tmp/f",
     );
     c.bundle.write();
     let bundle = c.bundle.path().to_str().unwrap().to_owned();
