@@ -102,6 +102,7 @@ fn reason(errno: i32) -> String {
         libc::ENOENT => "no such file or directory".into(),
         libc::EACCES => "permission denied".into(),
         libc::EISDIR => "is a directory".into(),
+        libc::ENOTDIR => "not a directory".into(),
         libc::ENOEXEC => "exec format error".into(),
         other => {
             let text = std::io::Error::from_raw_os_error(other).to_string();

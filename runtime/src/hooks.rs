@@ -31,15 +31,23 @@ pub(crate) fn status_text(raw: i32) -> String {
 
 /// Runs a list of hooks in order; the first that fails ends it. `state` is the JSON of the specification's state.
 pub(crate) fn run(list: &[Hook], pointer: &str, state: &[u8]) -> Result<(), Error> {
-    for (index, hook) in list.iter().enumerate() {
+    each(list, pointer, state).collect()
+}
+
+/// Runs a list of hooks in order, whatever comes of each; returns the errors.
+pub(crate) fn run_all(list: &[Hook], pointer: &str, state: &[u8]) -> Vec<Error> {
+    each(list, pointer, state).filter_map(Result::err).collect()
+}
+
+fn each(list: &[Hook], pointer: &str, state: &[u8]) -> impl Iterator<Item = Result<(), Error>> {
+    list.iter().enumerate().map(move |(index, hook)| {
         one(hook, state).map_err(|(how, output)| Error::Hook {
             pointer: format!("{pointer}/{index}"),
             path: hook.path().clone(),
             how,
             output,
-        })?;
-    }
-    Ok(())
+        })
+    })
 }
 
 fn one(hook: &Hook, state: &[u8]) -> Result<(), (String, String)> {

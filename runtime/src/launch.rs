@@ -312,6 +312,7 @@ fn handshake(
                         return Ok(());
                     }
                 }
+                // Heard before, or decoded as a message of its own.
                 Kind::Failed => {}
             },
         }
@@ -439,14 +440,10 @@ fn failure(
             StepError::Program { name, errno: fault.errno }
         }
         (_, Op::CwdOutside) => StepError::CwdOutside { origin: text },
-        (Step::Hook { path, .. }, op) => StepError::Hook {
+        (Step::Hook { path, .. }, _) => StepError::Hook {
             origin: text,
             path: plan.str(*path).into_owned(),
-            how: match op {
-                Op::HookStatus => crate::hooks::status_text(fault.argument as i32),
-                Op::HookTimeout => format!("took longer than {} ms", fault.argument),
-                other => format!("could not be run: {}: errno {}", operation(other), fault.errno),
-            },
+            how: hook_failure(fault),
             output: given.hook_output.map_or_else(String::new, tail),
         },
         _ => StepError::Step {
@@ -457,6 +454,15 @@ fn failure(
         },
     };
     wrap(error)
+}
+
+/// How a hook of the container's namespaces failed.
+pub(crate) fn hook_failure(fault: dhow_init::Fault) -> String {
+    match fault.op {
+        Op::HookStatus => crate::hooks::status_text(fault.argument as i32),
+        Op::HookTimeout => format!("took longer than {} ms", fault.argument),
+        other => format!("could not be run: {}: errno {}", operation(other), fault.errno),
+    }
 }
 
 /// `mount 4 of 13`-like numbering is in the pointer: `/mounts/3`.

@@ -200,6 +200,13 @@ impl Plan {
         Some((step, *self.origins.get(index)?))
     }
 
+    /// The index, as the child counts them, of the first hook after the gate: startContainer's.
+    pub(crate) fn first_start_hook(&self) -> Option<u32> {
+        let gate = self.steps.iter().position(|step| matches!(step, Step::Gate { .. }))?;
+        let hook = self.steps[gate..].iter().position(|step| matches!(step, Step::Hook { .. }))?;
+        u32::try_from(self.outer.len() + gate + hook).ok()
+    }
+
     /// A string of the arena, for messages.
     pub(crate) fn str(&self, at: Str) -> std::borrow::Cow<'_, str> {
         let bytes = self.strings.get(at.0 as usize..).unwrap_or(&[]);

@@ -65,6 +65,9 @@ pub(crate) struct Record {
     pub has_poststart: bool,
     /// Whether delete has hooks to run.
     pub has_poststop: bool,
+    /// The step of its plan that is the first startContainer hook, if there is one: start waits for these.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_start_hook: Option<u32>,
     /// Its groups in resctrl.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resctrl: Option<crate::rdt::Group>,
@@ -275,6 +278,12 @@ impl ContainerDir {
         Ok(true)
     }
 
+    /// The gate's other end, for [`hear_gate`]: opened before the child is let through.
+    pub(crate) fn listen_at_gate(&self) -> Result<OwnedFd, Error> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        openat(&self.fd, FIFO, flags, Mode::empty()).map_err(self.file_error("opening", FIFO))
+    }
+
     /// Takes the gate away: the container is running.
     pub(crate) fn remove_gate(&self) -> Result<(), Error> {
         self.unlink(FIFO)
@@ -321,6 +330,31 @@ impl Record {
     /// The current version's record.
     pub(crate) fn version() -> u32 {
         VERSION
+    }
+}
+
+/// Waits until the child's end of the gate is closed, by its execve or its end. Returns the failure that it left there:
+/// the step and what went wrong. `start`'s own byte, if it is still there, means that the child was killed before.
+pub(crate) fn hear_gate(gate: &OwnedFd) -> Result<Option<(u32, dhow_init::Fault)>, Error> {
+    use rustix::event::{PollFd, PollFlags, poll};
+    let failed = |e: Errno| Error::System { action: "waiting for startContainer hooks", source: e.into() };
+    loop {
+        // No readiness is asked for: what is in the gate is the child's to read. A hang-up comes in any case.
+        match poll(&mut [PollFd::new(gate, PollFlags::empty())], None) {
+            Ok(_) => break,
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(failed(e)),
+        }
+    }
+    let mut bytes = [0; dhow_init::MESSAGE_BYTES];
+    let length = match rustix::io::read(gate, &mut bytes) {
+        Ok(length) => length,
+        Err(Errno::AGAIN) => 0,
+        Err(e) => return Err(failed(e)),
+    };
+    match dhow_init::Message::decode(&bytes[..length]) {
+        Some(dhow_init::Message::Failed { step, fault }) => Ok(Some((step, fault))),
+        _ => Ok(None),
     }
 }
 

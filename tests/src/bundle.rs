@@ -138,8 +138,9 @@ pub fn busybox_rootfs(dir: &Path) {
     }
     fs::set_permissions(dir.join("tmp"), fs::Permissions::from_mode(0o1777)).expect("chmod /tmp");
     let busybox = dir.join("bin/busybox");
-    fs::copy("/bin/busybox", &busybox).expect("copy /bin/busybox (Debian: busybox-static)");
-    fs::set_permissions(&busybox, fs::Permissions::from_mode(0o755)).expect("chmod busybox");
+    // By a program: a descriptor of this process that is open for writing could be in a child that another thread
+    // has just forked, and the file could not be executed then (ETXTBSY).
+    run(Command::new("install").args(["-m", "755", "/bin/busybox"]).arg(&busybox)).ok();
     for applet in applets() {
         symlink("busybox", dir.join("bin").join(applet)).expect("link an applet");
     }

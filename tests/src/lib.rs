@@ -2,6 +2,7 @@
 //!
 //! - [`scratch`]: a directory of a test's own on tmpfs, with the tag that all its other traces carry;
 //! - [`bundle`]: a busybox bundle and its `config.json`;
+//! - [`container`]: one container for one test, with everything gone at its end;
 //! - [`runtime`]: the runtime binary under test, run as a caller runs it;
 //! - [`command`]: running a program to its end with a deadline, and what came of it;
 //! - [`sandbox`]: namespaces of a test's own, in which daemons and their containers cannot outlive it;
@@ -16,6 +17,7 @@ pub mod bench;
 pub mod bundle;
 pub mod callers;
 pub mod command;
+pub mod container;
 pub mod crash;
 pub mod leftovers;
 pub mod runtime;
@@ -26,6 +28,7 @@ pub mod skip;
 
 pub use bundle::Bundle;
 pub use command::{Output, run};
+pub use container::Container;
 pub use runtime::Runtime;
 pub use sandbox::{CgroupView, Sandbox};
 pub use scratch::Scratch;

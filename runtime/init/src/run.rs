@@ -106,8 +106,8 @@ struct Child<'a> {
     ready: bool,
     /// Whether the parent has said that the process is in its cgroup.
     attached: Cell<bool>,
-    /// Whether a gate has been passed.
-    gated: bool,
+    /// The gate, once it has been passed.
+    gate: i32,
     /// What FindExecutable found.
     executable: [u8; 4096],
 }
@@ -130,7 +130,7 @@ impl<'a> Child<'a> {
             postponed: 0,
             ready: false,
             attached: Cell::new(false),
-            gated: false,
+            gate: NONE,
             executable: [0; 4096],
         }
     }
@@ -165,17 +165,22 @@ impl<'a> Child<'a> {
     }
 
     /// Tells the parent, and ends. After the gate the parent is gone: the failure goes to the container's
-    /// standard error, and the exit status is a shell's.
+    /// standard error and into the gate, where `start` may listen, and the exit status is a shell's.
     fn fail(&self, step: usize, fault: Fault) -> ! {
         let message = Message::Failed { step: step as u32, fault };
         let told = sys::send(self.program.socket, &message.encode(), None).is_ok();
-        if self.gated && !told {
+        if self.gate != NONE && !told {
             let mut line = Line::new();
-            line.text(b"dhow-runtime: exec ");
-            line.text(until_nul(&self.executable));
-            line.text(b": errno ");
-            line.number(fault.errno.unsigned_abs());
-            line.text(b"\n");
+            if fault.op == Op::Execve {
+                line.text(b"dhow-runtime: exec ");
+                line.text(until_nul(&self.executable));
+                line.text(b": errno ");
+                line.number(fault.errno.unsigned_abs());
+                line.text(b"\n");
+            } else {
+                line.text(b"dhow-runtime: a startContainer hook failed\n");
+            }
+            sys::write(self.gate, &message.encode()).map(|_| ()).unwrap_or(());
             // Standard error may be closed; there is nobody left to tell.
             sys::write(2, line.bytes()).map(|_| ()).unwrap_or(());
         }
@@ -475,7 +480,7 @@ impl<'a> Child<'a> {
             Step::Gate { fd } => {
                 let mut byte = [0u8; 1];
                 sys::read(self.fd(fd), &mut byte)?;
-                self.gated = true;
+                self.gate = self.fd(fd);
                 Ok(())
             }
             Step::Exec { argv, envp } => {
@@ -628,7 +633,14 @@ impl<'a> Child<'a> {
         } else {
             Ok(())
         };
-        let result = allowed.and_then(|()| sys::move_mount(self.tree, fd, c""));
+        let mut result = allowed.and_then(|()| sys::move_mount(self.tree, fd, c""));
+        if matches!(result, Err(fault) if fault.errno == libc::EINVAL) {
+            // A directory over a file or the other way round, which callers know by mount(2)'s errno.
+            let is_directory = |fd| sys::facts(fd, c"").map(|facts| facts.is_directory());
+            if is_directory(self.tree)? != is_directory(fd)? {
+                result = Err(Fault::new(Op::MoveMount, libc::ENOTDIR));
+            }
+        }
         done(fd);
         result?;
         self.drop_tree();

@@ -63,7 +63,7 @@ pub fn create(session: &Session, flags: &Flags, operands: &[OsString]) -> Result
     let id = session.id(operands)?;
     let options = create_options(session, flags, false)?;
     if flags.is_on("plan") {
-        return plan(session, id, &options);
+        return plan(session, id, &options, true);
     }
     let created = or_seal(session.runtime.create(id, &options))?;
     session.warn_of(&created.warnings);
@@ -76,7 +76,7 @@ pub fn run(session: &Session, flags: &Flags, operands: &[OsString]) -> Result<u8
     let detach = flags.is_on("detach");
     let options = create_options(session, flags, !detach)?;
     if flags.is_on("plan") {
-        return plan(session, id, &options);
+        return plan(session, id, &options, false);
     }
     if !detach && !flags.is_on("no-subreaper") {
         foreground::become_subreaper(&session.log);
@@ -93,8 +93,8 @@ pub fn run(session: &Session, flags: &Flags, operands: &[OsString]) -> Result<u8
     wait_and_delete(session, id, running, flags.is_on("keep"))
 }
 
-fn plan(session: &Session, id: &str, options: &CreateOptions) -> Result<u8, CliError> {
-    let mut text = session.runtime.plan(id, options)?;
+fn plan(session: &Session, id: &str, options: &CreateOptions, waits: bool) -> Result<u8, CliError> {
+    let mut text = session.runtime.plan(id, options, waits)?;
     if !text.ends_with('\n') {
         text.push('\n');
     }
@@ -109,7 +109,7 @@ pub fn wait_and_delete(session: &Session, id: &str, running: Running, keep: bool
         // After a failed wait the container may still run: nobody would stop it later.
         let deleted = session.runtime.delete(id, waited.is_err());
         // What the container said by its exit status matters more than what its removal says.
-        if let Err(error) = deleted {
+        for error in deleted.unwrap_or_else(|error| vec![error]) {
             session.log.warn(&super::error::message(&error.into()));
         }
     }
@@ -157,7 +157,9 @@ pub fn kill(session: &Session, flags: &Flags, operands: &[OsString]) -> Result<u
 
 /// `delete`.
 pub fn delete(session: &Session, flags: &Flags, operands: &[OsString]) -> Result<u8, CliError> {
-    session.runtime.delete(session.id(operands)?, flags.is_on("force"))?;
+    for error in session.runtime.delete(session.id(operands)?, flags.is_on("force"))? {
+        session.log.warn(&super::error::message(&error.into()));
+    }
     Ok(0)
 }
 

@@ -46,6 +46,10 @@ pub(crate) fn compile_change(cx: &mut Context<'_>, change: &MountChange<'_>) {
     }
     let fd = cx.plan.descriptor(Descriptor::InitPidfd);
     cx.push(Step::NotDumpable, origin);
+    if matches!(change, MountChange::Remove(_)) {
+        // Of the pid namespace this process is and stays in, which the container's user namespace does not own.
+        cx.push(Step::PrivateProc, origin);
+    }
     cx.push(Step::Join { fd, flags, later: false }, origin);
     if cx.namespaces.contains(Type::User) {
         cx.push(Step::BecomeRoot, origin);
@@ -62,7 +66,6 @@ pub(crate) fn compile_change(cx: &mut Context<'_>, change: &MountChange<'_>) {
             }
         }
         MountChange::Remove(target) => {
-            cx.push(Step::PrivateProc, origin);
             let target = cx.plan.text(relative(target));
             cx.push(Step::Unmount { target }, origin);
         }

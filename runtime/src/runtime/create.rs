@@ -4,12 +4,12 @@ use super::{CreateOptions, Running, Runtime, cgroup_error, state_json};
 use crate::cgroup::{Cgroup, Driver, Layout, Limits, Location, UnitProperties, Version};
 use crate::compile;
 use crate::config::Bundle;
-use crate::error::{Error, Mistake};
+use crate::error::{Error, Mistake, StepError};
 use crate::hooks;
-use crate::launch::{Given, Launched, Parent, launch};
+use crate::launch::{Given, Launched, Parent, hook_failure, launch};
 use crate::plan::Plan;
 use crate::rdt::Resctrl;
-use crate::state::{ContainerDir, Record, is_alive, process_stat};
+use crate::state::{ContainerDir, Record, hear_gate, is_alive, process_stat};
 use crate::{clock, idmap, netdev, notify, sys};
 use oci_spec::runtime::{LinuxIdMapping, Spec};
 use std::io::{Seek, SeekFrom, Write};
@@ -27,13 +27,13 @@ struct Prepared {
 }
 
 impl Runtime {
-    /// What `create` (or `run`) would do, in words, without doing any of it.
+    /// What `create` would do, or `run` if it does not wait for `start`: in words, without doing any of it.
     ///
     /// # Errors
     /// Those of a config that cannot be used.
-    pub fn plan(&self, id: &str, options: &CreateOptions) -> Result<String, Error> {
+    pub fn plan(&self, id: &str, options: &CreateOptions, waits: bool) -> Result<String, Error> {
         crate::state::check_id(id)?;
-        let prepared = self.prepare(id, options, true)?;
+        let prepared = self.prepare(id, options, waits)?;
         Ok(prepared.plan.to_string())
     }
 
@@ -183,7 +183,8 @@ impl Runtime {
     /// caller, if the container was created with one too, it then waits until the container is ready or has ended.
     ///
     /// # Errors
-    /// [`Error::WrongStatus`] where it is not waiting; a poststart hook that fails ends the container.
+    /// [`Error::WrongStatus`] where it is not waiting; a startContainer or poststart hook that fails ends the
+    /// container.
     pub fn start(&self, id: &str, notify_socket: Option<&Path>) -> Result<(), Error> {
         let (dir, record) = self.locked(id)?;
         let alive = is_alive(record.pid, record.start_time_ticks);
@@ -195,11 +196,17 @@ impl Runtime {
         }
         let notify = notify_socket.map(|path| dir.open_notify(path)).transpose()?.flatten();
         let pidfd = notify.as_ref().and_then(|_| super::delete::init_of(&record));
+        let listener = record.first_start_hook.map(|first| Ok((first, dir.listen_at_gate()?))).transpose()?;
         if !dir.open_gate()? && !is_alive(record.pid, record.start_time_ticks) {
             return Err(Error::WrongStatus { message: "cannot start a container that has stopped".into() });
         }
         // Either it goes on now, or an earlier start was killed between the byte and this line.
         dir.remove_gate()?;
+        if let Some((first, gate)) = listener {
+            if let Some((step, fault)) = hear_gate(&gate)? {
+                return Err(failed_start(&super::kept_config(&dir)?, step.saturating_sub(first), fault));
+            }
+        }
         if record.has_poststart {
             let spec = super::kept_config(&dir)?;
             self.poststart(&record, &spec)?;
@@ -222,6 +229,22 @@ impl Runtime {
             self.end(record, super::delete::init_of(record)).unwrap_or(());
         }
         result
+    }
+}
+
+/// What failed behind the gate: the startContainer hook with this index, or after the last of them the program.
+fn failed_start(spec: &Spec, index: u32, fault: dhow_init::Fault) -> Error {
+    let hooks = spec.hooks().as_ref().and_then(|h| h.start_container().as_deref()).unwrap_or(&[]);
+    let Some(hook) = hooks.get(index as usize) else {
+        let args = spec.process().as_ref().and_then(|p| p.args().as_deref()).unwrap_or(&[]);
+        let name = args.first().cloned().unwrap_or_default();
+        return Error::Start(StepError::Program { name, errno: fault.errno });
+    };
+    Error::Hook {
+        pointer: format!("/hooks/startContainer/{index}"),
+        path: hook.path().clone(),
+        how: hook_failure(fault),
+        output: String::new(),
     }
 }
 
@@ -450,6 +473,7 @@ impl Making<'_> {
             cgroup: self.prepared.location.clone(),
             has_poststart: some(hooks.and_then(|h| h.poststart().as_ref())),
             resctrl: None,
+            first_start_hook: self.prepared.plan.first_start_hook(),
             own_pid_namespace: own_pid_namespace(spec),
             has_poststop: some(hooks.and_then(|h| h.poststop().as_ref())),
         }

@@ -66,17 +66,19 @@ impl Runtime {
     }
 
     /// Removes a container. With `force` one that runs is killed first, and one that does not exist is no error.
+    /// Returns what poststop hooks failed with, which keeps nothing from going on
+    /// ([lifecycle](https://github.com/opencontainers/runtime-spec/blob/v1.3.0/runtime.md#lifecycle), step 14).
     ///
     /// # Errors
-    /// [`Error::WrongStatus`] where it runs and `force` is not given; a poststop hook's, when all is gone.
-    pub fn delete(&self, id: &str, force: bool) -> Result<(), Error> {
+    /// [`Error::WrongStatus`] where it runs and `force` is not given.
+    pub fn delete(&self, id: &str, force: bool) -> Result<Vec<Error>, Error> {
         let dir = match ContainerDir::open(&self.root, id).and_then(|dir| dir.lock().map(|()| dir)) {
-            Err(Error::NotFound { .. }) if force => return Ok(()),
+            Err(Error::NotFound { .. }) if force => return Ok(Vec::new()),
             other => other?,
         };
         let Some(record) = dir.record()? else {
             // Its creator died between the directory and the record: there is nothing else.
-            return dir.remove();
+            return dir.remove().map(|()| Vec::new());
         };
         let init = init_of(&record);
         if !force && init.is_some() {
@@ -87,20 +89,24 @@ impl Runtime {
             }
         }
         self.end(&record, init)?;
-        let hooks = self.poststop(&dir, &record);
+        let warnings = self.poststop(&dir, &record);
         self.remove_groups(&record)?;
         dir.remove()?;
-        hooks
+        Ok(warnings)
     }
 
-    fn poststop(&self, dir: &ContainerDir, record: &Record) -> Result<(), Error> {
+    /// Runs every poststop hook; returns what failed.
+    fn poststop(&self, dir: &ContainerDir, record: &Record) -> Vec<Error> {
         if !record.has_poststop {
-            return Ok(());
+            return Vec::new();
         }
-        let spec = kept_config(dir)?;
-        let Some(list) = spec.hooks().as_ref().and_then(|h| h.poststop().as_ref()) else { return Ok(()) };
+        let spec = match kept_config(dir) {
+            Ok(spec) => spec,
+            Err(error) => return vec![error],
+        };
+        let Some(list) = spec.hooks().as_ref().and_then(|h| h.poststop().as_ref()) else { return Vec::new() };
         let state = state_json(record, "stopped", 0).to_string();
-        hooks::run(list, "/hooks/poststop", state.as_bytes())
+        hooks::run_all(list, "/hooks/poststop", state.as_bytes())
     }
 
     /// Ends every process of the container, whose init is the given one if it lives.
