@@ -86,9 +86,19 @@ impl Runtime {
                 return Err(Error::WrongStatus { message });
             }
         }
-        self.end(&record, init)?;
-        let hooks = self.poststop(&dir, &record);
-        self.remove_groups(&record)?;
+        self.finish(&dir, &record, init)
+    }
+
+    /// Ends a container, whose init is the given one if it lives, and leaves nothing of it.
+    pub(super) fn finish(
+        &self,
+        dir: &ContainerDir,
+        record: &Record,
+        init: Option<OwnedFd>,
+    ) -> Result<(), Error> {
+        self.end(record, init)?;
+        let hooks = self.poststop(dir, record);
+        self.remove_groups(record)?;
         dir.remove()?;
         hooks
     }
