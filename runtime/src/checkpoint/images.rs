@@ -1,5 +1,5 @@
 //! The directory of a checkpoint: CRIU's images, which may come from somebody else, and `descriptors.json` with the
-//! pipes of the standard streams (runc's file).
+//! standard streams that led outside (runc's file).
 //!
 //! An image is a program with all its memory and rights: whoever restores one runs it as root, in the limits of the
 //! container's cgroup. What is checked here is that an image takes nothing of the host beyond what `config.json`
@@ -9,6 +9,7 @@
 
 use super::error::Error;
 use super::protobuf::Reader;
+use super::streams::{Inherited, inherited};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, openat};
 use rustix::io::Errno;
 use std::fs::File;
@@ -22,7 +23,7 @@ const MOST_PARENTS: usize = 256;
 /// Far above what a mount table needs.
 const MOST_IMAGE_BYTES: u64 = 16 << 20;
 const MOST_DESCRIPTORS_BYTES: u64 = 64 << 10;
-/// The pipes behind descriptors 0, 1 and 2.
+/// What descriptors 0, 1 and 2 were.
 const DESCRIPTORS: &str = "descriptors.json";
 /// The link to the images of an earlier pre-dump.
 const PARENT: &str = "parent";
@@ -77,10 +78,11 @@ impl Images {
             return Err(Error::ImageEntry { path, what: "not a regular file" });
         }
         let mut bytes = Vec::new();
-        File::from(fd)
-            .take(most_bytes + 1)
-            .read_to_end(&mut bytes)
-            .map_err(|source| Error::File { action: "reading", path: path.clone(), source })?;
+        File::from(fd).take(most_bytes + 1).read_to_end(&mut bytes).map_err(|source| Error::File {
+            action: "reading",
+            path: path.clone(),
+            source,
+        })?;
         if bytes.len() as u64 > most_bytes {
             return Err(Error::Image { path, what: "is too large" });
         }
@@ -117,24 +119,34 @@ impl Images {
         Ok(mounts)
     }
 
-    /// Remembers which pipes the standard streams were.
+    /// Remembers what the standard streams were.
     pub(crate) fn save_descriptors(&self, list: &[String; 3]) -> Result<(), Error> {
         let path = self.path.join(DESCRIPTORS);
         let failed = |source| Error::File { action: "writing", path: path.clone(), source };
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = openat(&self.fd, DESCRIPTORS, flags, Mode::from_raw_mode(0o600))
-            .map_err(|e| failed(e.into()))?;
+        let fd =
+            openat(&self.fd, DESCRIPTORS, flags, Mode::from_raw_mode(0o600)).map_err(|e| failed(e.into()))?;
         let text = serde_json::to_vec(list).map_err(|e| failed(e.into()))?;
         File::from(fd).write_all(&text).map_err(failed)
     }
 
-    /// Number of the standard stream and name of its pipe, for those that were pipes of somebody outside.
-    pub(crate) fn pipes(&self) -> Result<Vec<(i32, String)>, Error> {
+    /// The standard streams that led outside.
+    pub(crate) fn streams(&self) -> Result<Vec<Inherited>, Error> {
         let Some(bytes) = self.read(DESCRIPTORS, MOST_DESCRIPTORS_BYTES)? else { return Ok(Vec::new()) };
         let path = || self.path.join(DESCRIPTORS);
-        let list: Vec<String> = serde_json::from_slice(&bytes)
-            .map_err(|source| Error::File { action: "parsing", path: path(), source: source.into() })?;
-        Ok((0..3).zip(list).filter(|(_, name)| is_pipe(name)).collect())
+        let list: Vec<String> = serde_json::from_slice(&bytes).map_err(|source| Error::File {
+            action: "parsing",
+            path: path(),
+            source: source.into(),
+        })?;
+        let mut streams: Vec<Inherited> = Vec::new();
+        for stream in (0..3).zip(list).filter_map(|(number, name)| inherited(number, &name)) {
+            // Standard output and error may be one pipe.
+            if streams.iter().all(|known| known.key != stream.key) {
+                streams.push(stream);
+            }
+        }
+        Ok(streams)
     }
 
     /// The lines of a log that tell what went wrong: errors, or the last ones.
@@ -143,7 +155,9 @@ impl Images {
         // What cannot be read is missing in a message that is about something else.
         let Ok(Some(bytes)) = self.read(name, u64::MAX - 1) else { return String::new() };
         let text = String::from_utf8_lossy(&bytes);
-        let mut lines: Vec<&str> = text.lines().filter(|line| line.contains("Error")).collect();
+        // That it could not raise its own limit, which an ordinary root may not, is never the reason.
+        let tells = |line: &&str| line.contains("Error") && !line.contains("Can't setup RLIMIT_NOFILE");
+        let mut lines: Vec<&str> = text.lines().filter(tells).collect();
         if lines.is_empty() {
             lines = text.lines().collect();
         }
@@ -151,13 +165,7 @@ impl Images {
     }
 }
 
-/// `pipe:[4711]` and nothing else: it becomes part of a table of CRIU's.
-fn is_pipe(name: &str) -> bool {
-    let number = name.strip_prefix("pipe:[").and_then(|rest| rest.strip_suffix(']'));
-    number.is_some_and(|n| !n.is_empty() && n.len() <= 20 && n.bytes().all(|b| b.is_ascii_digit()))
-}
-
-fn file_error(action: &'static str, path: &Path) -> impl Fn(Errno) -> Error {
+fn file_error(action: &'static str, path: &Path) -> impl Fn(Errno) -> Error + use<> {
     let path = path.to_path_buf();
     move |e| Error::File { action, path: path.clone(), source: e.into() }
 }
@@ -180,8 +188,7 @@ fn check_directory(fd: std::os::fd::BorrowedFd<'_>, path: &Path) -> Result<Optio
     for name in names(fd, path)? {
         let at = path.join(std::ffi::OsStr::from_bytes(&name));
         let failed = file_error("checking", &at);
-        let stat =
-            rustix::fs::statat(fd, name.as_slice(), AtFlags::SYMLINK_NOFOLLOW).map_err(&failed)?;
+        let stat = rustix::fs::statat(fd, name.as_slice(), AtFlags::SYMLINK_NOFOLLOW).map_err(&failed)?;
         let what = match FileType::from_raw_mode(stat.st_mode) {
             // Directories and sockets are there where engines keep images beside their own things, or a lazy
             // restore's in the same directory.
@@ -216,7 +223,7 @@ fn parse_mounts(
 ) -> Result<(), Error> {
     let image = |what| Error::Image { path: directory.join(name), what };
     let mut rest = bytes;
-    let mut word = |rest: &mut &[u8]| {
+    let word = |rest: &mut &[u8]| {
         let (word, after) = rest.split_first_chunk::<4>().ok_or_else(|| image("is cut off"))?;
         *rest = after;
         Ok::<_, Error>(u32::from_le_bytes(*word))
@@ -353,16 +360,17 @@ mod tests {
     }
 
     #[test]
-    fn descriptors_are_pipes_or_nothing() {
+    fn descriptors_are_what_leads_outside_or_nothing() {
         let scratch = Scratch::new("descriptors");
         let images = Images::open(&scratch.0).unwrap();
-        assert_eq!(images.pipes().unwrap(), []);
-        images.save_descriptors(&["pipe:[12]".into(), "/dev/null".into(), "pipe:[13]".into()]).unwrap();
-        assert_eq!(images.pipes().unwrap(), [(0, "pipe:[12]".to_owned()), (2, "pipe:[13]".to_owned())]);
+        assert_eq!(images.streams().unwrap(), []);
+        images.save_descriptors(&["/dev/null".into(), "pipe:[12]".into(), "pipe:[12]".into()]).unwrap();
+        let pipe = Inherited { key: "pipe:[12]".into(), number: Some(1) };
+        assert_eq!(images.streams().unwrap(), [pipe]);
         let more = r#"["pipe:[]", "extRootNetNS", "pipe:[1]x", "pipe:[5]"]"#;
         std::fs::write(scratch.0.join(DESCRIPTORS), more).unwrap();
-        assert_eq!(images.pipes().unwrap(), []);
+        assert_eq!(images.streams().unwrap(), []);
         std::fs::write(scratch.0.join(DESCRIPTORS), "{}").unwrap();
-        assert!(images.pipes().is_err());
+        assert!(images.streams().is_err());
     }
 }

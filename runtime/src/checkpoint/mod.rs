@@ -9,6 +9,7 @@ mod images;
 mod message;
 mod mounts;
 mod namespaces;
+mod place;
 mod protobuf;
 mod rpc;
 mod streams;
@@ -19,11 +20,11 @@ pub use protobuf::Malformed;
 
 pub(crate) use images::Images;
 pub(crate) use message::{CgroupMode, Feature, Kind, Options, Response};
-pub(crate) use mounts::{Bound, bound, for_restore as mounts_for_restore, make_targets, masked, of_running};
+pub(crate) use mounts::{bound, for_restore as mounts_for_restore, make_targets, masked, of_running};
 pub(crate) use namespaces::{external, for_restore as namespaces_for_restore};
+pub(crate) use place::{Place, Placed};
 pub(crate) use rpc::{Criu, Notification, Start};
 pub(crate) use streams::of_container;
-pub(crate) use sys::RootMount;
 
 use crate::runtime::CgroupsMode;
 use rpc::Failure;
@@ -106,7 +107,8 @@ impl Stop {
             Error::Failed {
                 request: kind.name(),
                 errno,
-                message,
+                // Its first error, which the log has with what came of it.
+                message: if lines.is_empty() { message } else { String::new() },
                 log: logs.path.join(log),
                 output: if lines.is_empty() { printed } else { lines },
             }

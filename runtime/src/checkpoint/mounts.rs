@@ -123,18 +123,16 @@ pub(crate) fn of_running(pid: i32, bound: &[Bound], masked: &[Vec<u8>]) -> Resul
             source: e.into(),
         };
         let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let found =
-            match openat2(&fd, &path[1..], OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), how) {
-                Ok(found) => found,
-                // Unmounted, covered, or never there: a masked path may be missing.
-                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::ACCESS) => return Ok(None),
-                Err(e) => return Err(failed(e)),
-            };
+        let found = match openat2(&fd, &path[1..], OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), how) {
+            Ok(found) => found,
+            // Unmounted, covered, or never there: a masked path may be missing.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::ACCESS) => return Ok(None),
+            Err(e) => return Err(failed(e)),
+        };
         let wanted = StatxFlags::MNT_ID | StatxFlags::TYPE;
         let stat = statx(&found, c"", AtFlags::EMPTY_PATH, wanted).map_err(failed)?;
         let kind = FileType::from_raw_mode(stat.stx_mode.into());
-        if stat.stx_attributes.bits() & MOUNT_ROOT == 0
-            || (device_only && kind != FileType::CharacterDevice)
+        if stat.stx_attributes.bits() & MOUNT_ROOT == 0 || (device_only && kind != FileType::CharacterDevice)
         {
             return Ok(None);
         }
@@ -265,10 +263,8 @@ pub(crate) fn for_restore(
         }
     }
     let path = |path: &Path| path.as_os_str().as_bytes().to_vec();
-    let mut out: Vec<External> = offered
-        .into_iter()
-        .map(|(key, mount)| External { key, value: path(&mount.source) })
-        .collect();
+    let mut out: Vec<External> =
+        offered.into_iter().map(|(key, mount)| External { key, value: path(&mount.source) }).collect();
     if !masked.is_empty() && out.iter().all(|mount| mount.key != NULL) {
         out.push(External { key: NULL.to_vec(), value: NULL.to_vec() });
     }

@@ -37,8 +37,6 @@ pub(crate) struct Notification {
 pub(crate) struct Start<'a> {
     /// Descriptors it inherits, under their numbers.
     pub keep: Vec<BorrowedFd<'a>>,
-    /// Where it finds the root of a restored container.
-    pub root: Option<sys::RootMount>,
     /// Whether it has the caller's standard streams: only to restore a job of the caller's shell.
     pub own_streams: bool,
 }
@@ -75,7 +73,7 @@ impl Criu {
         }
         let mut keep: Vec<_> = start.keep.iter().map(AsRawFd::as_raw_fd).collect();
         keep.push(theirs.as_raw_fd());
-        sys::prepare(&mut command, keep, start.root);
+        sys::keep(&mut command, keep);
         let child = command.spawn().map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => Error::Missing,
             _ => Error::Run { source },

@@ -48,7 +48,7 @@ fn dump(record: &Record, spec: &Spec, options: &CheckpointOptions) -> Result<(),
     let work = options.work_path.as_deref().map(Images::create).transpose()?;
     let mut status = options.status_fd.filter(|_| options.lazy_pages).map(status_file).transpose()?;
     let config_file = checkpoint::config_file(&record.annotations)?;
-    let mut criu = Criu::start(Start { keep: Vec::new(), root: None, own_streams: false })?;
+    let mut criu = Criu::start(Start { keep: Vec::new(), own_streams: false })?;
     let version = criu.checked_version()?;
     if options.pre_dump {
         criu.require(Feature::MemoryTracking)?;
@@ -88,7 +88,9 @@ fn dump(record: &Record, spec: &Spec, options: &CheckpointOptions) -> Result<(),
             Some(cgroup) => cgroup.pids(true).map_err(cgroup_error(&record.id))?,
             None => vec![record.pid],
         };
-        images.save_descriptors(&checkpoint::of_container(record.pid, &pids))?;
+        let streams = checkpoint::of_container(record.pid, &pids);
+        images.save_descriptors(&streams.names)?;
+        wanted.external.extend(streams.external);
     }
     let kind = if options.pre_dump { Kind::PreDump } else { Kind::Dump };
     let notified = |event: Notification| -> Result<(), Stop> {

@@ -54,12 +54,7 @@ impl Runtime {
     }
 
     /// Reads the bundle and finds everything that is wrong with it, before anything is made.
-    pub(super) fn prepare(
-        &self,
-        id: &str,
-        options: &CreateOptions,
-        gate: bool,
-    ) -> Result<Prepared, Error> {
+    pub(super) fn prepare(&self, id: &str, options: &CreateOptions, gate: bool) -> Result<Prepared, Error> {
         let mut bundle = Bundle::load(&options.bundle).map_err(Error::Bundle)?;
         if let (Some((rows, columns)), Some(process)) =
             (options.console_size, bundle.config.spec.process_mut().as_mut())

@@ -2,12 +2,11 @@
 
 use super::create::Prepared;
 use super::{CreateOptions, RestoreOptions, Running, Runtime};
-use crate::checkpoint::{self, Criu, Images, Kind, Notification, Options, RootMount, Start, Stop};
+use crate::checkpoint::{self, Criu, Images, Kind, Notification, Options, Place, Placed, Start, Stop};
 use crate::error::Error;
 use crate::state::{ContainerDir, Record, process_stat};
 use crate::sys;
 use rustix::fs::{Mode, OFlags};
-use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -42,8 +41,11 @@ impl Runtime {
             .transpose()?;
         let rootfs = prepared.rootfs();
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = rustix::fs::open(&rootfs, flags, Mode::empty())
-            .map_err(|e| Error::File { action: "opening", path: rootfs.clone(), source: e.into() })?;
+        let root = rustix::fs::open(&rootfs, flags, Mode::empty()).map_err(|e| Error::File {
+            action: "opening",
+            path: rootfs.clone(),
+            source: e.into(),
+        })?;
         let job =
             Restoring { prepared: &prepared, options, create, images, work, rootfs, root, console_socket };
         let wanted = job.options()?;
@@ -83,8 +85,6 @@ impl Restoring<'_> {
             &self.images.path,
         )?;
         Ok(Options {
-            images_dir_fd: self.images.fd.as_raw_fd(),
-            work_dir_fd: self.work.as_ref().map(|w| w.fd.as_raw_fd()),
             ext_unix_sk: given.ext_unix_sk,
             tcp_established: given.tcp_established,
             evasive_devices: true,
@@ -116,13 +116,18 @@ impl Restoring<'_> {
             path: self.rootfs.clone(),
             source,
         })?;
-        let (root_mount, root_path) = root_mount(runtime, dir, &tree)?;
-        wanted.root = root_path;
-        let pipes = self.images.pipes()?;
+        let cover = runtime.root.join(dir.id());
+        let cover = cover.canonicalize().map_err(|source| Error::File {
+            action: "resolving",
+            path: cover.clone(),
+            source,
+        })?;
+        let place = Place { cover: &cover, tree, images: &self.images, work: self.work.as_ref() };
+        wanted.root = place.root().as_os_str().as_bytes().to_vec();
         let mut streams = Vec::new();
-        for (number, name) in pipes {
-            let stream = own_stream(number)?;
-            wanted.inherit_fds.push((name, stream.as_raw_fd()));
+        for inherited in self.images.streams()? {
+            let stream = inherited.open()?;
+            wanted.inherit_fds.push((inherited.key, stream.as_raw_fd()));
             streams.push(stream);
         }
         // All versions of CRIU that there are to talk to know external namespaces, or say that they do not.
@@ -131,8 +136,10 @@ impl Restoring<'_> {
         wanted.join_namespaces = joined.by_path;
 
         let keep = streams.iter().chain(&joined.fds).map(AsFd::as_fd).collect();
-        let start = Start { keep, root: Some(root_mount), own_streams: self.options.shell_job };
-        let mut criu = Criu::start(start)?;
+        let start = Start { keep, own_streams: self.options.shell_job };
+        let (mut criu, placed) = start_in(&place, start)?;
+        wanted.images_dir_fd = placed.images.fd.as_raw_fd();
+        wanted.work_dir_fd = placed.work.as_ref().map(|w| w.fd.as_raw_fd());
         let version = criu.checked_version()?;
         checkpoint::namespaces_for_restore(spec, version)?;
         if self.options.lsm_profile.is_some() || self.options.lsm_mount_context.is_some() {
@@ -181,7 +188,8 @@ impl Restoring<'_> {
         console: Option<OwnedFd>,
     ) -> Result<Running, Error> {
         let system = |e: rustix::io::Errno| Error::System { action: "opening a pidfd", source: e.into() };
-        let process = rustix::process::Pid::from_raw(pid).ok_or(Error::NotRunning { id: record.id.clone() })?;
+        let process =
+            rustix::process::Pid::from_raw(pid).ok_or(Error::NotRunning { id: record.id.clone() })?;
         let pidfd =
             rustix::process::pidfd_open(process, rustix::process::PidfdFlags::empty()).map_err(system)?;
         if record.pid != pid {
@@ -206,7 +214,8 @@ impl Restoring<'_> {
     /// CRIU restores into a time namespace, so that clocks go on from where they were: a later exec has to join it.
     fn note_time_namespace(&self, dir: &ContainerDir, pid: i32) -> Result<(), Error> {
         use oci_spec::runtime::LinuxNamespaceType;
-        let namespaces = self.prepared.bundle.config.spec.linux().as_ref().and_then(|l| l.namespaces().as_ref());
+        let namespaces =
+            self.prepared.bundle.config.spec.linux().as_ref().and_then(|l| l.namespaces().as_ref());
         if namespaces.into_iter().flatten().any(|n| n.typ() == LinuxNamespaceType::Time) {
             return Ok(());
         }
@@ -229,38 +238,28 @@ impl Restoring<'_> {
     }
 }
 
-/// Where CRIU finds the root, and its path: below the container's own state directory, which is covered for CRIU
-/// alone.
-fn root_mount(
-    runtime: &Runtime,
-    dir: &ContainerDir,
-    tree: &OwnedFd,
-) -> Result<(RootMount, Vec<u8>), Error> {
-    let path = runtime.root.join(dir.id());
-    let failed = |source| Error::File { action: "resolving", path: path.clone(), source };
-    let cover = path.canonicalize().map_err(failed)?;
-    let root = cover.join("root");
-    let text = |path: &PathBuf| CString::new(path.as_os_str().as_bytes()).map_err(|e| failed(e.into()));
-    let mount = RootMount { cover: text(&cover)?, root: text(&root)?, tree: tree.as_raw_fd() };
-    Ok((mount, root.into_os_string().as_encoded_bytes().to_vec()))
-}
-
-/// A copy of a standard stream of the caller.
-fn own_stream(number: i32) -> Result<OwnedFd, Error> {
-    let stream = match number {
-        0 => rustix::stdio::stdin(),
-        1 => rustix::stdio::stdout(),
-        _ => rustix::stdio::stderr(),
-    };
-    let copy = stream.try_clone_to_owned();
-    copy.map_err(|source| Error::System { action: "copying a standard stream", source })
+/// Starts CRIU in a mount namespace of its own.
+fn start_in(place: &Place<'_>, start: Start<'_>) -> Result<(Criu, Placed), Error> {
+    let started = std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new()
+            .spawn_scoped(scope, || {
+                let placed = place.enter()?;
+                Ok::<_, checkpoint::Error>((Criu::start(start)?, placed))
+            })
+            .map_err(|source| Error::System { action: "starting a thread", source })?;
+        match thread.join() {
+            Ok(started) => started.map_err(Error::from),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    });
+    started
 }
 
 /// Controller and path of each cgroup of a process.
 fn cgroups_of(pid: i32) -> Result<Vec<(String, String)>, Error> {
     let path = PathBuf::from(format!("/proc/{pid}/cgroup"));
-    let text = std::fs::read_to_string(&path)
-        .map_err(|source| Error::File { action: "reading", path, source })?;
+    let text =
+        std::fs::read_to_string(&path).map_err(|source| Error::File { action: "reading", path, source })?;
     let lines = text.lines().filter_map(|line| {
         let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
         Some(controllers.split(',').map(|c| (c.to_owned(), path.to_owned())))
