@@ -19,9 +19,9 @@ pub use error::Error;
 pub use protobuf::Malformed;
 
 pub(crate) use images::Images;
-pub(crate) use message::{CgroupMode, Feature, Kind, Options, Response};
+pub(crate) use message::{CgroupMode, Feature, Kind, Options};
 pub(crate) use mounts::{bound, for_restore as mounts_for_restore, make_targets, masked, of_running};
-pub(crate) use namespaces::{external, for_restore as namespaces_for_restore};
+pub(crate) use namespaces::{check_version, external, for_restore as namespaces_for_restore};
 pub(crate) use place::{Place, Placed};
 pub(crate) use rpc::{Criu, Notification, Start};
 pub(crate) use streams::of_container;
@@ -117,10 +117,7 @@ impl Stop {
             Stop::Work(error) => return error,
             Stop::Criu(Failure::Talk(error)) => error,
             Stop::Criu(Failure::Ended { printed }) => failed(0, "it ended without an answer".into(), printed),
-            Stop::Criu(Failure::Refused { response, printed }) => {
-                let Response { errno, message, .. } = response;
-                failed(errno, message, printed)
-            }
+            Stop::Criu(Failure::Refused { errno, message, printed }) => failed(errno, message, printed),
         };
         error.into()
     }

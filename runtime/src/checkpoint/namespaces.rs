@@ -47,17 +47,20 @@ fn joined(spec: &Spec) -> impl Iterator<Item = (Type, &Path)> {
     })
 }
 
-fn check_version(kind: Type, version: u32) -> Result<(), Error> {
-    let (wanted, purpose) = first_version(kind);
-    if version >= wanted { Ok(()) } else { Err(Error::TooOld { found: version, wanted, purpose }) }
+/// Fails where this CRIU cannot leave alone a namespace that the container joins.
+pub(crate) fn check_version(spec: &Spec, version: u32) -> Result<(), Error> {
+    for (kind, _) in joined(spec).filter(|(kind, _)| key(*kind).is_some()) {
+        let (wanted, purpose) = first_version(kind);
+        super::require_version(version, wanted, purpose)?;
+    }
+    Ok(())
 }
 
 /// What a dump leaves alone: `net[INODE]:NAME`.
-pub(crate) fn external(spec: &Spec, version: u32) -> Result<Vec<String>, Error> {
+pub(crate) fn external(spec: &Spec) -> Result<Vec<String>, Error> {
     let mut out = Vec::new();
     for (kind, path) in joined(spec) {
         let Some(key) = key(kind) else { continue };
-        check_version(kind, version)?;
         let stat = rustix::fs::stat(path).map_err(|e| Error::File {
             action: "looking at namespace",
             path: path.to_path_buf(),
@@ -77,7 +80,7 @@ pub(crate) struct Joined {
 }
 
 /// The namespaces that a restored container joins.
-pub(crate) fn for_restore(spec: &Spec, version: u32) -> Result<Joined, Error> {
+pub(crate) fn for_restore(spec: &Spec) -> Result<Joined, Error> {
     let mut out = Joined::default();
     for (kind, path) in joined(spec) {
         let Some(key) = key(kind) else {
@@ -87,7 +90,6 @@ pub(crate) fn for_restore(spec: &Spec, version: u32) -> Result<Joined, Error> {
             out.by_path.push((name(kind), path.as_os_str().as_bytes().to_vec()));
             continue;
         };
-        check_version(kind, version)?;
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(|e| Error::File {
             action: "opening namespace",

@@ -183,7 +183,8 @@ impl Criu {
                 return Err(Failure::Ended { printed: self.printed() }.into());
             };
             if !response.success {
-                return Err(Failure::Refused { response, printed: self.printed() }.into());
+                let Response { errno, message, .. } = response;
+                return Err(Failure::Refused { errno, message, printed: self.printed() }.into());
             }
             if response.kind == Kind::Notify as u64 {
                 if let Some((script, pid)) = response.notify {
@@ -221,5 +222,5 @@ fn wait_status(status: std::process::ExitStatus) -> i32 {
 pub(crate) enum Failure {
     Talk(Error),
     Ended { printed: String },
-    Refused { response: Response, printed: String },
+    Refused { errno: i32, message: String, printed: String },
 }

@@ -50,6 +50,7 @@ fn dump(record: &Record, spec: &Spec, options: &CheckpointOptions) -> Result<(),
     let config_file = checkpoint::config_file(&record.annotations)?;
     let mut criu = Criu::start(Start { keep: Vec::new(), own_streams: false })?;
     let version = criu.checked_version()?;
+    checkpoint::check_version(spec, version)?;
     if options.pre_dump {
         criu.require(Feature::MemoryTracking)?;
     }
@@ -74,7 +75,7 @@ fn dump(record: &Record, spec: &Spec, options: &CheckpointOptions) -> Result<(),
         root: record.rootfs.as_os_str().as_bytes().to_vec(),
         parent_images: options.parent_path.as_ref().map(|p| p.as_os_str().as_bytes().to_vec()),
         cgroup_mode: Some(checkpoint::cgroup_mode(options.manage_cgroups_mode, record.cgroup.is_some())),
-        external: checkpoint::external(spec, version)?,
+        external: checkpoint::external(spec)?,
         empty_namespaces: if options.empty_network_ns { libc::CLONE_NEWNET as u32 } else { 0 },
         freeze_cgroup: freezer(record, version),
         status_fd: options.status_fd.filter(|_| status.is_some() && version < STATUS_READY),

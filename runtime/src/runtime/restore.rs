@@ -130,8 +130,7 @@ impl Restoring<'_> {
             wanted.inherit_fds.push((inherited.key, stream.as_raw_fd()));
             streams.push(stream);
         }
-        // All versions of CRIU that there are to talk to know external namespaces, or say that they do not.
-        let joined = checkpoint::namespaces_for_restore(spec, u32::MAX)?;
+        let joined = checkpoint::namespaces_for_restore(spec)?;
         wanted.inherit_fds.extend(joined.inherit);
         wanted.join_namespaces = joined.by_path;
 
@@ -141,7 +140,7 @@ impl Restoring<'_> {
         wanted.images_dir_fd = placed.images.fd.as_raw_fd();
         wanted.work_dir_fd = placed.work.as_ref().map(|w| w.fd.as_raw_fd());
         let version = criu.checked_version()?;
-        checkpoint::namespaces_for_restore(spec, version)?;
+        checkpoint::check_version(spec, version)?;
         if self.options.lsm_profile.is_some() || self.options.lsm_mount_context.is_some() {
             checkpoint::require_version(version, LSM, "--lsm-profile and --lsm-mount-context")?;
         }
@@ -240,7 +239,7 @@ impl Restoring<'_> {
 
 /// Starts CRIU in a mount namespace of its own.
 fn start_in(place: &Place<'_>, start: Start<'_>) -> Result<(Criu, Placed), Error> {
-    let started = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         let thread = std::thread::Builder::new()
             .spawn_scoped(scope, || {
                 let placed = place.enter()?;
@@ -251,8 +250,7 @@ fn start_in(place: &Place<'_>, start: Start<'_>) -> Result<(Criu, Placed), Error
             Ok(started) => started.map_err(Error::from),
             Err(panic) => std::panic::resume_unwind(panic),
         }
-    });
-    started
+    })
 }
 
 /// Controller and path of each cgroup of a process.
