@@ -227,6 +227,9 @@ pub enum Error {
     /// The mounts of a running container could not be changed.
     #[error("changing the container's mounts: {0}")]
     Mounting(StepError),
+    /// A checkpoint or a restore.
+    #[error(transparent)]
+    Checkpoint(crate::checkpoint::Error),
     /// The resctrl group of the container.
     #[error(transparent)]
     Rdt(crate::rdt::Error),

@@ -14,13 +14,13 @@ use crate::{clock, idmap, netdev, notify, sys};
 use oci_spec::runtime::{LinuxIdMapping, Spec};
 use std::io::{Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Everything that is known before anything is made.
-struct Prepared {
-    bundle: Bundle,
-    location: Option<Location>,
-    limits: Limits,
+pub(super) struct Prepared {
+    pub(super) bundle: Bundle,
+    pub(super) location: Option<Location>,
+    pub(super) limits: Limits,
     plan: Plan,
     starts_in_cgroup: bool,
     unit: UnitProperties,
@@ -53,7 +53,8 @@ impl Runtime {
         self.make(id, options, false)
     }
 
-    fn prepare(&self, id: &str, options: &CreateOptions, gate: bool) -> Result<Prepared, Error> {
+    /// Reads the bundle and finds everything that is wrong with it, before anything is made.
+    pub(super) fn prepare(&self, id: &str, options: &CreateOptions, gate: bool) -> Result<Prepared, Error> {
         let mut bundle = Bundle::load(&options.bundle).map_err(Error::Bundle)?;
         if let (Some((rows, columns)), Some(process)) =
             (options.console_size, bundle.config.spec.process_mut().as_mut())
@@ -196,7 +197,10 @@ impl Runtime {
         }
         let notify = notify_socket.map(|path| dir.open_notify(path)).transpose()?.flatten();
         let pidfd = notify.as_ref().and_then(|_| super::delete::init_of(&record));
-        let listener = record.first_start_hook.map(|first| Ok((first, dir.listen_at_gate()?))).transpose()?;
+        let listener = record
+            .first_start_hook
+            .map(|first| dir.listen_at_gate().map(|gate| (first, gate)))
+            .transpose()?;
         if !dir.open_gate()? && !is_alive(record.pid, record.start_time_ticks) {
             return Err(Error::WrongStatus { message: "cannot start a container that has stopped".into() });
         }
@@ -334,6 +338,97 @@ fn wants_terminal(spec: &Spec) -> bool {
     spec.process().as_ref().is_some_and(|p| p.terminal().unwrap_or(false))
 }
 
+impl Prepared {
+    /// The root filesystem on the host.
+    pub(super) fn rootfs(&self) -> PathBuf {
+        let root = self.bundle.config.spec.root().as_ref();
+        root.map(|root| self.bundle.dir.join(root.path())).unwrap_or_default()
+    }
+
+    /// What is remembered of the container while it has no process.
+    pub(super) fn record(&self, id: &str) -> Record {
+        let bundle = &self.bundle;
+        let spec = &bundle.config.spec;
+        let annotations = annotations(spec).map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        let hooks = spec.hooks().as_ref();
+        let some = |list: Option<&Vec<oci_spec::runtime::Hook>>| list.is_some_and(|l| !l.is_empty());
+        Record {
+            version: Record::version(),
+            oci_version: spec.version().clone(),
+            id: id.to_owned(),
+            bundle: bundle.dir.clone(),
+            rootfs: self.rootfs(),
+            created: clock::now_with_nanoseconds(),
+            owner_uid: rustix::process::getuid().as_raw(),
+            annotations,
+            pid: 0,
+            start_time_ticks: 0,
+            cgroup: self.location.clone(),
+            has_poststart: some(hooks.and_then(|h| h.poststart().as_ref())),
+            resctrl: None,
+            first_start_hook: self.plan.first_start_hook(),
+            own_pid_namespace: own_pid_namespace(spec),
+            has_poststop: some(hooks.and_then(|h| h.poststop().as_ref())),
+        }
+    }
+
+    /// Records the container and makes its groups: from here on a delete finds them, whatever happens to this process.
+    pub(super) fn begin(&self, dir: &ContainerDir, record: &mut Record) -> Result<Option<Cgroup>, Error> {
+        let Prepared { bundle, location, limits, .. } = self;
+        let spec = &bundle.config.spec;
+        let rdt = spec.linux().as_ref().and_then(|l| l.intel_rdt().as_ref());
+        if let Some(rdt) = rdt {
+            let group = Resctrl::find().and_then(|fs| fs.plan(rdt, dir.id())).map_err(Error::Rdt)?;
+            record.resctrl = Some(group);
+        }
+        if let Some(location) = location {
+            // Before the record says that it is this container's: whoever undoes a create ends what is in there.
+            location.check_unused().map_err(cgroup_error(dir.id()))?;
+        }
+        // The intent: from here on a delete finds the cgroups, whatever happens to this process.
+        dir.save(record)?;
+        dir.save_config(&bundle.bytes)?;
+        if let (Some(group), Some(rdt)) = (&record.resctrl, rdt) {
+            group.create(rdt).map_err(Error::Rdt)?;
+        }
+        let failed = cgroup_error(&record.id);
+        let cgroup = match location {
+            Some(location) => match Cgroup::create(location, limits) {
+                Ok(cgroup) => Some(cgroup.with_unit_properties(self.unit.clone())),
+                Err(error) => {
+                    if error.is_foreign() {
+                        record.cgroup = None;
+                        dir.save(record)?;
+                    }
+                    return Err(failed(error));
+                }
+            },
+            None => None,
+        };
+        if location.as_ref().is_some_and(|l| l.is_rootless() && l.driver() == Driver::Cgroupfs) {
+            // What the user may not make is no part of his container; `ready` saves it.
+            record.cgroup = cgroup.as_ref().map(Cgroup::location_made);
+        }
+        Ok(cgroup)
+    }
+
+    /// Puts a process into the container's groups, with their limits.
+    pub(super) fn enter(&self, cgroup: Option<&mut Cgroup>, record: &Record, pid: i32) -> Result<(), Error> {
+        if let Some(cgroup) = cgroup {
+            let failed = cgroup_error(&record.id);
+            cgroup.attach(pid).map_err(&failed)?;
+            cgroup.apply(&self.limits).map_err(&failed)?;
+            if let Some(uid) = delegated_to(&self.bundle.config.spec) {
+                cgroup.delegate(uid).map_err(&failed)?;
+            }
+        }
+        match &record.resctrl {
+            Some(group) => group.attach(pid.unsigned_abs()).map_err(Error::Rdt),
+            None => Ok(()),
+        }
+    }
+}
+
 /// One create or run.
 struct Making<'a> {
     runtime: &'a Runtime,
@@ -345,42 +440,10 @@ struct Making<'a> {
 
 impl Making<'_> {
     fn make(&self, console_socket: Option<BorrowedFd<'_>>) -> Result<Running, Error> {
-        let Prepared { bundle, location, limits, plan, starts_in_cgroup, unit } = self.prepared;
+        let Prepared { bundle, limits, plan, starts_in_cgroup, .. } = self.prepared;
         let spec = &bundle.config.spec;
-        let mut record = self.record();
-        let rdt = spec.linux().as_ref().and_then(|l| l.intel_rdt().as_ref());
-        if let Some(rdt) = rdt {
-            let group = Resctrl::find().and_then(|fs| fs.plan(rdt, self.dir.id())).map_err(Error::Rdt)?;
-            record.resctrl = Some(group);
-        }
-        if let Some(location) = location {
-            // Before the record says that it is this container's: whoever undoes a create ends what is in there.
-            location.check_unused().map_err(cgroup_error(self.dir.id()))?;
-        }
-        // The intent: from here on a delete finds the cgroups, whatever happens to this process.
-        self.dir.save(&record)?;
-        self.dir.save_config(&bundle.bytes)?;
-        if let (Some(group), Some(rdt)) = (&record.resctrl, rdt) {
-            group.create(rdt).map_err(Error::Rdt)?;
-        }
-        let id = record.id.clone();
-        let cgroup = match location {
-            Some(location) => match Cgroup::create(location, limits) {
-                Ok(cgroup) => Some(cgroup.with_unit_properties(unit.clone())),
-                Err(error) => {
-                    if error.is_foreign() {
-                        record.cgroup = None;
-                        self.dir.save(&record)?;
-                    }
-                    return Err(cgroup_error(&id)(error));
-                }
-            },
-            None => None,
-        };
-        if location.as_ref().is_some_and(|l| l.is_rootless() && l.driver() == Driver::Cgroupfs) {
-            // What the user may not make is no part of his container; `ready` saves it.
-            record.cgroup = cgroup.as_ref().map(Cgroup::location_made);
-        }
+        let mut record = self.prepared.record(self.dir.id());
+        let cgroup = self.prepared.begin(self.dir, &mut record)?;
         let mut warnings = bundle.config.warnings.clone();
         let mut notify = None;
         if let Some(path) = &self.options.notify_socket {
@@ -451,33 +514,20 @@ impl Making<'_> {
         warnings.extend_from_slice(limits.ignored());
         Ok(Running { pid, pidfd, console, notify, warnings })
     }
+}
 
-    fn record(&self) -> Record {
-        let bundle = &self.prepared.bundle;
-        let spec = &bundle.config.spec;
-        let root = spec.root().as_ref().map(|r| bundle.dir.join(r.path())).unwrap_or_default();
-        let annotations = annotations(spec).map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-        let hooks = spec.hooks().as_ref();
-        let some = |list: Option<&Vec<oci_spec::runtime::Hook>>| list.is_some_and(|l| !l.is_empty());
-        Record {
-            version: Record::version(),
-            oci_version: spec.version().clone(),
-            id: self.dir.id().to_owned(),
-            bundle: bundle.dir.clone(),
-            rootfs: root,
-            created: clock::now_with_nanoseconds(),
-            owner_uid: rustix::process::getuid().as_raw(),
-            annotations,
-            pid: 0,
-            start_time_ticks: 0,
-            cgroup: self.prepared.location.clone(),
-            has_poststart: some(hooks.and_then(|h| h.poststart().as_ref())),
-            resctrl: None,
-            first_start_hook: self.prepared.plan.first_start_hook(),
-            own_pid_namespace: own_pid_namespace(spec),
-            has_poststop: some(hooks.and_then(|h| h.poststop().as_ref())),
+/// Runs prestart and createRuntime: the container's namespaces are there, its program is not.
+pub(super) fn host_hooks(spec: &Spec, record: &Record, pid: i32) -> Result<(), Error> {
+    let Some(hooks) = spec.hooks() else { return Ok(()) };
+    let state = state_json(record, "creating", pid).to_string();
+    #[allow(deprecated)] // the specification still has prestart
+    let lists = [(hooks.prestart(), "/hooks/prestart"), (hooks.create_runtime(), "/hooks/createRuntime")];
+    for (list, pointer) in lists {
+        if let Some(list) = list {
+            hooks::run(list, pointer, state.as_bytes())?;
         }
     }
+    Ok(())
 }
 
 /// What the parent does during the handshake of a create.
@@ -573,16 +623,7 @@ impl Parent for HostSide<'_> {
 
     fn host_hooks(&mut self, pid: i32) -> Result<(), Error> {
         self.settle_network(pid)?;
-        let Some(hooks) = self.spec.hooks() else { return Ok(()) };
-        let state = state_json(self.record, "creating", pid).to_string();
-        #[allow(deprecated)] // the specification still has prestart
-        let lists = [(hooks.prestart(), "/hooks/prestart"), (hooks.create_runtime(), "/hooks/createRuntime")];
-        for (list, pointer) in lists {
-            if let Some(list) = list {
-                hooks::run(list, pointer, state.as_bytes())?;
-            }
-        }
-        Ok(())
+        host_hooks(self.spec, self.record, pid)
     }
 
     fn seccomp_listener(&mut self, pid: i32, listener: OwnedFd) -> Result<(), Error> {

@@ -88,9 +88,19 @@ impl Runtime {
                 return Err(Error::WrongStatus { message });
             }
         }
-        self.end(&record, init)?;
-        let warnings = self.poststop(&dir, &record);
-        self.remove_groups(&record)?;
+        self.finish(&dir, &record, init)
+    }
+
+    /// Ends a container, whose init is the given one if it lives, and leaves nothing of it.
+    pub(super) fn finish(
+        &self,
+        dir: &ContainerDir,
+        record: &Record,
+        init: Option<OwnedFd>,
+    ) -> Result<Vec<Error>, Error> {
+        self.end(record, init)?;
+        let warnings = self.poststop(dir, record);
+        self.remove_groups(record)?;
         dir.remove()?;
         Ok(warnings)
     }

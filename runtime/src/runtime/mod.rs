@@ -3,12 +3,14 @@
 //! Each method opens the container's directory, takes its lock if it changes anything, and leaves a state that
 //! the next call understands, whatever kills it in between.
 
+mod checkpoint;
 mod create;
 mod delete;
 mod exec;
 mod mounts;
 mod query;
 mod resources;
+mod restore;
 mod types;
 
 pub use exec::Container;
