@@ -1,6 +1,6 @@
 //! The arena's unsafe half: a `GlobalAlloc`.
 
-use super::{FIRST_BYTES, LIMIT_BYTES};
+use super::{CHUNK_BYTES, MOST_CHUNKS};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::UnsafeCell;
 use std::ptr;
@@ -17,12 +17,8 @@ struct State {
     start: usize,
     next: usize,
     end: usize,
-    /// Size of the next chunk.
-    chunk_bytes: usize,
-    /// What has been taken so far.
-    taken_bytes: usize,
-    /// Address ranges of the chunks, in the order in which they were made.
-    chunks: [(usize, usize); 4],
+    /// Address ranges of the chunks, in the order in which they were made; zeroes where there is none yet.
+    chunks: [(usize, usize); MOST_CHUNKS],
 }
 
 // SAFETY: `state` is only touched between `lock` and the store that releases it.
@@ -33,14 +29,7 @@ impl Arena {
     pub const fn new() -> Arena {
         Arena {
             locked: AtomicBool::new(false),
-            state: UnsafeCell::new(State {
-                start: 0,
-                next: 0,
-                end: 0,
-                chunk_bytes: FIRST_BYTES,
-                taken_bytes: 0,
-                chunks: [(0, 0); 4],
-            }),
+            state: UnsafeCell::new(State { start: 0, next: 0, end: 0, chunks: [(0, 0); MOST_CHUNKS] }),
         }
     }
 
@@ -69,22 +58,20 @@ impl State {
             return Some(at);
         }
         // Large blocks would waste a chunk.
-        if layout.size() > self.chunk_bytes / 2 || self.taken_bytes + self.chunk_bytes > LIMIT_BYTES {
+        if layout.size() > CHUNK_BYTES / 2 {
             return None;
         }
         let slot = self.chunks.iter_mut().find(|chunk| chunk.0 == 0)?;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE;
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a new anonymous mapping at an address the kernel chooses.
-        let map = unsafe { libc::mmap(ptr::null_mut(), self.chunk_bytes, protection, flags, -1, 0) };
+        let map = unsafe { libc::mmap(ptr::null_mut(), CHUNK_BYTES, protection, flags, -1, 0) };
         if map == libc::MAP_FAILED {
             return None;
         }
         let start = map as usize;
-        *slot = (start, start + self.chunk_bytes);
-        (self.start, self.next, self.end) = (start, start, start + self.chunk_bytes);
-        self.taken_bytes += self.chunk_bytes;
-        self.chunk_bytes *= 2;
+        *slot = (start, start + CHUNK_BYTES);
+        (self.start, self.next, self.end) = (start, start, start + CHUNK_BYTES);
         self.take(layout)
     }
 }
@@ -182,7 +169,7 @@ mod tests {
                 blocks.push(block);
             }
         }
-        assert!(arena.with(|state| state.taken_bytes) <= LIMIT_BYTES);
+        assert!(arena.with(|state| state.chunks.iter().all(|chunk| chunk.0 != 0)));
         for (n, block) in blocks.into_iter().enumerate() {
             // SAFETY: as above; each block is given back once.
             unsafe {
