@@ -73,7 +73,10 @@ fn execute(file: &OwnedFd) -> io::Result<Infallible> {
     let strings = |all: Vec<Vec<u8>>| -> io::Result<Vec<CString>> {
         all.into_iter().map(|s| CString::new(s).map_err(io::Error::from)).collect()
     };
-    let arguments = strings(std::env::args_os().map(OsStringExt::into_vec).collect())?;
+    // Not std's: the command has an entry point of its own, which std's arguments depend on.
+    let line = std::fs::read("/proc/self/cmdline")?;
+    let line = line.strip_suffix(&[0]).unwrap_or(&line);
+    let arguments = strings(line.split(|&b| b == 0).map(<[u8]>::to_vec).collect())?;
     let environment = std::env::vars_os().map(|(key, value)| {
         let mut entry = key.into_vec();
         entry.push(b'=');

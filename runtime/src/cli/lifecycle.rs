@@ -19,7 +19,7 @@ pub fn create_options(session: &Session, flags: &Flags, foreground: bool) -> Res
         bundle: absolute(flags.filled("bundle").map_or(Path::new("."), Path::new))?,
         terminal_socket: session.path(flags, "console-socket"),
         foreground,
-        console_size: if foreground { relay::size_of_caller() } else { None },
+        console_size: foreground.then_some(relay::size_of_caller),
         pid_file: session.path(flags, "pid-file"),
         pidfd_socket: session.path(flags, "pidfd-socket"),
         preserve_fds: flags.number("preserve-fds")?.unwrap_or(0),

@@ -56,9 +56,9 @@ impl Runtime {
     /// Reads the bundle and finds everything that is wrong with it, before anything is made.
     pub(super) fn prepare(&self, id: &str, options: &CreateOptions, gate: bool) -> Result<Prepared, Error> {
         let mut bundle = Bundle::load(&options.bundle).map_err(Error::Bundle)?;
-        if let (Some((rows, columns)), Some(process)) =
-            (options.console_size, bundle.config.spec.process_mut().as_mut())
-        {
+        let wants_size = wants_terminal(&bundle.config.spec);
+        let size = options.console_size.filter(|_| wants_size).and_then(|ask| ask());
+        if let (Some((rows, columns)), Some(process)) = (size, bundle.config.spec.process_mut().as_mut()) {
             // Set before the program runs, which may ask for it at once.
             let size = oci_spec::runtime::BoxBuilder::default().height(rows).width(columns).build();
             process.set_console_size(size.ok());

@@ -8,6 +8,9 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+/// Rows and columns of a terminal, if there is one.
+pub type AskSize = fn() -> Option<(u16, u16)>;
+
 /// How a container is created.
 #[derive(Clone, Debug, Default)]
 pub struct CreateOptions {
@@ -17,8 +20,9 @@ pub struct CreateOptions {
     pub terminal_socket: Option<PathBuf>,
     /// The caller stays; it gets the master of the terminal.
     pub foreground: bool,
-    /// Rows and columns of the caller's terminal, in place of `process.consoleSize`.
-    pub console_size: Option<(u16, u16)>,
+    /// How to ask for the rows and columns of the caller's terminal, in place of `process.consoleSize`; asked only for
+    /// a container with a terminal.
+    pub console_size: Option<AskSize>,
     /// Where to write the pid.
     pub pid_file: Option<PathBuf>,
     /// Where to send a pidfd of the process.
