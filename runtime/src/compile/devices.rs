@@ -51,7 +51,7 @@ pub(crate) fn compile(cx: &mut Context<'_>) {
         .collect();
     devices.extend(given);
     // A user namespace may not make device nodes: the host's are bound.
-    let bind = cx.namespaces.contains(Type::User);
+    let bind = cx.namespaces.contains(Type::User) || cx.host.in_user_namespace;
     let mut directory: Option<Vec<u8>> = None;
     for device in devices {
         if bind {

@@ -30,6 +30,8 @@ pub struct Host {
     /// Whether the caller is root of the initial user namespace: then mounts for a container with a user
     /// namespace are prepared by the parent.
     pub privileged: bool,
+    /// Whether the caller lives in another user namespace than the initial one: then it may not make device nodes.
+    pub in_user_namespace: bool,
     /// The capabilities that the caller can give: its permitted set. A new user namespace has all.
     pub permitted: u64,
     /// Whether SELinux is enabled.

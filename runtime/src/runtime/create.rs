@@ -2,7 +2,7 @@
 
 use super::{CreateOptions, Running, Runtime, cgroup_error, state_json};
 use crate::cgroup::{Cgroup, Driver, Layout, Limits, Location, UnitProperties, Version};
-use crate::compile;
+use crate::compile::{self, Host};
 use crate::config::Bundle;
 use crate::error::{Error, Mistake, StepError};
 use crate::hooks;
@@ -80,7 +80,7 @@ impl Runtime {
         };
         mistakes.extend(host_sysctls(spec));
         mistakes.extend(unprivileged(spec));
-        let location = layout.map(|layout| self.location(id, spec, layout)).transpose()?.flatten();
+        let location = layout.map(|layout| self.location(id, spec, &host, layout)).transpose()?.flatten();
         if let (Some(limits), Some(location)) = (&limits, &location) {
             mistakes.extend(limits.unavailable(location));
         }
@@ -144,15 +144,20 @@ impl Runtime {
         }
     }
 
-    fn location(&self, id: &str, spec: &Spec, layout: &Layout) -> Result<Option<Location>, Error> {
+    fn location(
+        &self,
+        id: &str,
+        spec: &Spec,
+        host: &Host,
+        layout: &Layout,
+    ) -> Result<Option<Location>, Error> {
         if self.no_cgroups {
             return Ok(None);
         }
         let path = spec.linux().as_ref().and_then(|l| l.cgroups_path().as_ref());
         let path = path.map(|p| p.to_string_lossy().into_owned());
-        let rootless = self
-            .rootless
-            .unwrap_or_else(|| !rustix::process::geteuid().is_root() || super::in_user_namespace());
+        let rootless =
+            self.rootless.unwrap_or_else(|| !rustix::process::geteuid().is_root() || host.in_user_namespace);
         let location = Location::resolve(layout, path.as_deref(), id, self.driver(), rootless)
             .map_err(cgroup_error(id))?;
         Ok(Some(location))

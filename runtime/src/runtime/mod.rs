@@ -90,6 +90,7 @@ impl Runtime {
         Ok(Host {
             cgroups: if with_cgroups { Some(Layout::probe().map_err(Error::CgroupLayout)?) } else { None },
             privileged: user_namespace && is_privileged(),
+            in_user_namespace: with_cgroups && in_user_namespace(),
             permitted: sys::permitted_capabilities(),
             selinux: labelled && Path::new("/sys/fs/selinux/enforce").exists(),
             apparmor: labelled
