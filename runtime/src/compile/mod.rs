@@ -269,3 +269,6 @@ pub(crate) fn relative(path: &Path) -> Vec<u8> {
     }
     parts.join(&b'/')
 }
+
+#[cfg(test)]
+mod tests;
