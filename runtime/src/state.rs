@@ -38,7 +38,7 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct Record {
     /// [`VERSION`].
     pub version: u32,
-    /// `ociVersion` of the config.
+    /// `ociVersion` of the state: the version of the specification that the runtime keeps to.
     pub oci_version: String,
     /// The id.
     pub id: String,

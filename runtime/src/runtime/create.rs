@@ -359,7 +359,7 @@ impl Prepared {
         let some = |list: Option<&Vec<oci_spec::runtime::Hook>>| list.is_some_and(|l| !l.is_empty());
         Record {
             version: Record::version(),
-            oci_version: spec.version().clone(),
+            oci_version: crate::config::SPEC_VERSION.to_owned(),
             id: id.to_owned(),
             bundle: bundle.dir.clone(),
             rootfs: self.rootfs(),

@@ -118,7 +118,7 @@ fn an_agent_gets_the_listener_and_answers() {
         let message = agent.join().unwrap();
         assert_eq!(message["fds"], json!(["seccompFd"]));
         assert_eq!(message["metadata"], "meta data");
-        assert_eq!(message["ociVersion"], "1.0.2");
+        assert_eq!(message["ociVersion"], "1.3.0");
         assert_eq!(message["state"]["id"], json!(c.id));
         assert_eq!(message["state"]["annotations"], json!({ "a": "b" }));
         assert!(message["pid"].as_u64().is_some_and(|pid| pid > 0));
