@@ -359,12 +359,18 @@ struct Received {
 fn receive(socket: &OwnedFd) -> Result<Received, Error> {
     let mut bytes = [0u8; MESSAGE_BYTES];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1), ScmCredentials(1))];
+    let mut reset = false;
     loop {
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut buffers = [IoSliceMut::new(&mut bytes)];
         let got = match recvmsg(socket, &mut buffers, &mut control, RecvFlags::CMSG_CLOEXEC) {
             Ok(got) => got,
             Err(rustix::io::Errno::INTR) => continue,
+            // It ended before it read all that it was told. That is said once, before its own last words.
+            Err(rustix::io::Errno::CONNRESET) if !reset => {
+                reset = true;
+                continue;
+            }
             Err(rustix::io::Errno::CONNRESET) => return Ok(Received::default()),
             Err(e) => {
                 return Err(Error::System { action: "hearing the container's process", source: e.into() });
