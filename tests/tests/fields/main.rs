@@ -5,6 +5,7 @@ mod devices;
 mod mounts;
 mod namespaces;
 mod process;
+mod resources;
 mod rootfs;
 mod seccomp;
 mod sys;

@@ -202,6 +202,24 @@ fn the_scheduler_is_set() {
 }
 
 #[test]
+fn a_deadline_is_scheduled_or_refused() {
+    needs_root!();
+    let mut c = Container::new();
+    let times = json!({ "policy": "SCHED_DEADLINE", "runtime": 1_000_000, "deadline": 5_000_000, "period": 10_000_000 });
+    c.set("/process/scheduler", times);
+    c.bundle.args(["/bin/cut", "-d ", "-f41", "/proc/self/stat"]).write();
+    let out = c.runtime.run(&c.id, &c.bundle);
+    if out.success() {
+        assert_eq!(out.text(), "6");
+    } else {
+        // In a cpuset or with little bandwidth left the kernel admits nobody.
+        refused(&out, "/process/scheduler");
+    }
+    c.set("/process/scheduler/runtime", json!(20_000_000));
+    refused(&c.run("true"), "/process/scheduler");
+}
+
+#[test]
 fn the_io_priority_is_set() {
     needs_root!();
     let mut c = Container::new();
