@@ -268,6 +268,9 @@ pub enum Error {
     /// The cgroup mounts of this host cannot be understood.
     #[error("cgroups of this host")]
     CgroupLayout(#[source] crate::cgroup::Error),
+    /// Processes of the container could write to the caller's binary, which is not [`crate::seal`]ed.
+    #[error("processes of the container could reach this program's own binary, which is not on a read-only mount")]
+    NotSealed,
     /// The kernel lacks what dhow needs.
     #[error(
         "this kernel, or a seccomp filter around dhow, lacks {call}: dhow-runtime needs Linux 5.12 or newer"

@@ -23,6 +23,7 @@ mod notify;
 pub mod plan;
 pub mod rdt;
 pub mod runtime;
+pub mod seal;
 pub mod seccomp;
 mod state;
 mod sys;

@@ -45,6 +45,32 @@ pub(crate) fn set_idmap(tree: BorrowedFd<'_>, namespace: BorrowedFd<'_>, recursi
     mount_setattr(tree, &attributes, recursive)
 }
 
+/// Makes a detached tree's root mount read-only.
+pub(crate) fn set_read_only(tree: BorrowedFd<'_>) -> io::Result<()> {
+    let attributes = MountAttr { set: dhow_init::attr::RDONLY, clear: 0, propagation: 0, userns_fd: 0 };
+    mount_setattr(tree, &attributes, false)
+}
+
+/// Executes an open file in the place of this process. Returns only on failure.
+pub(crate) fn execute_file(file: BorrowedFd<'_>, arguments: &[CString], environment: &[CString]) -> io::Error {
+    let vector = |strings: &[CString]| -> Vec<*const libc::c_char> {
+        strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect()
+    };
+    let (argv, envp) = (vector(arguments), vector(environment));
+    // SAFETY: the path is an empty C string; both vectors end with a null, and their strings live for the call.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            argv.as_ptr(),
+            envp.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    io::Error::last_os_error()
+}
+
 fn mount_setattr(tree: BorrowedFd<'_>, attributes: &MountAttr, recursive: bool) -> io::Result<()> {
     let flags = libc::AT_EMPTY_PATH | if recursive { 0x8000 } else { 0 };
     // SAFETY: the path is an empty C string and the structure lives for the call.

@@ -103,6 +103,8 @@ pub enum CliError {
     EmptyNamespace { name: String },
     #[error("unknown command {action:?} of mounts: add or remove expected")]
     MountsAction { action: String },
+    #[error("execute the runtime again from a read-only mount of its binary")]
+    Seal { source: io::Error },
     #[error("{what}")]
     Foreground { what: &'static str, source: io::Error },
 }

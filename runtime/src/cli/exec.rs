@@ -10,11 +10,14 @@ use oci_spec::runtime::{Capability, Process};
 
 use super::args::{Flags, invalid};
 use super::error::CliError;
+use super::lifecycle::seal;
 use super::{Session, foreground, relay};
 
 /// `exec`.
 pub fn exec(session: &Session, flags: &Flags, operands: &[OsString]) -> Result<u8, CliError> {
     let id = session.id(operands)?;
+    // Before anything is opened: this process will be seen by those of the container.
+    seal()?;
     let container = session.runtime.container(id)?;
     let mut process = match flags.filled("process") {
         Some(path) => load(session, Path::new(path))?,

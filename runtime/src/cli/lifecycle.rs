@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use dhow_runtime::{CreateOptions, Running};
+use dhow_runtime::{CreateOptions, Error, Running};
 
 use super::args::{Flags, invalid};
 use super::error::CliError;
@@ -44,6 +44,20 @@ fn listen_fds() -> u32 {
     }
 }
 
+/// Executes the runtime again from where no container can write to it.
+pub fn seal() -> Result<(), CliError> {
+    dhow_runtime::seal::reexecute().map_err(|source| CliError::Seal { source })
+}
+
+/// The result of a create; where the library refuses to go on with a binary that a container could reach, this program
+/// executes itself again, sealed.
+fn or_seal(result: Result<Running, Error>) -> Result<Running, CliError> {
+    if matches!(result, Err(Error::NotSealed)) {
+        seal()?;
+    }
+    Ok(result?)
+}
+
 /// `create`.
 pub fn create(session: &Session, flags: &Flags, operands: &[OsString]) -> Result<u8, CliError> {
     let id = session.id(operands)?;
@@ -51,7 +65,7 @@ pub fn create(session: &Session, flags: &Flags, operands: &[OsString]) -> Result
     if flags.is_on("plan") {
         return plan(session, id, &options);
     }
-    let created = session.runtime.create(id, &options)?;
+    let created = or_seal(session.runtime.create(id, &options))?;
     session.warn_of(&created.warnings);
     Ok(0)
 }
@@ -67,7 +81,7 @@ pub fn run(session: &Session, flags: &Flags, operands: &[OsString]) -> Result<u8
     if !detach && !flags.is_on("no-subreaper") {
         foreground::become_subreaper(&session.log);
     }
-    let running = session.runtime.run(id, &options)?;
+    let running = or_seal(session.runtime.run(id, &options))?;
     session.warn_of(&running.warnings);
     if detach {
         if let Some(notify) = &running.notify {

@@ -54,6 +54,10 @@ pub struct Session {
 /// The program.
 /// Runs the command with these arguments, the program's name first, and returns its exit code.
 pub fn main(arguments: Vec<OsString>) -> u8 {
+    if dhow_runtime::seal::runs_inside_a_container() {
+        // A container executes the host's file: whatever it asks for, it gets nothing.
+        return 1;
+    }
     let mut parser = Parser::from_args(arguments.into_iter().skip(1));
     dispatch(&mut parser)
 }
@@ -164,6 +168,7 @@ impl Session {
             self.log.warn("--criu is ignored: criu is found on $PATH");
         }
         let runtime = &mut self.runtime;
+        runtime.require_sealed = true;
         runtime.systemd_cgroup = flags.is_on("systemd-cgroup");
         match flags.text("cgroup-manager")? {
             None => {}

@@ -90,6 +90,12 @@ impl Context<'_> {
         self.mistakes.push(Mistake::new(pointer, message));
     }
 
+    /// Whether the child may make itself undumpable: its files in /proc then belong to root, and a caller without
+    /// privileges could not write the id maps any more.
+    pub(crate) fn may_hide(&self) -> bool {
+        !self.namespaces.contains(LinuxNamespaceType::User) || self.host.privileged
+    }
+
     /// The container is in its cgroup, and in a cgroup namespace if it gets one, from here on. Placed as late
     /// as the plan allows: on v1 the parent's attach takes milliseconds that the child spends on mounts.
     pub(crate) fn enter_cgroup(&mut self) {

@@ -54,6 +54,11 @@ impl Namespaces {
         self.list.iter().any(|(_, _, path)| path.is_some())
     }
 
+    /// Whether processes that are not the container's, or were there before, can see the child in their /proc.
+    pub(crate) fn shows_the_child(&self) -> bool {
+        !self.is_new(Type::Pid) || self.any_joined()
+    }
+
     /// `CLONE_NEW*` of all new ones, apart from the cgroup namespace, which is made when the process is in its cgroup.
     fn new_flags(&self) -> u64 {
         let new = self.list.iter().filter(|(_, kind, path)| path.is_none() && *kind != Type::Cgroup);
@@ -101,6 +106,11 @@ pub(crate) fn compile(cx: &mut Context<'_>) {
         cx.plan.clone_flags = flags;
     }
 
+    if cx.namespaces.shows_the_child() && cx.may_hide() {
+        // The container's other processes must not look at this one's memory and files; both processes of two.
+        let origin = Origin::Field("/linux/namespaces");
+        if second { cx.plan.push_outer(Step::NotDumpable, origin) } else { cx.push(Step::NotDumpable, origin) }
+    }
     // Before the user namespace: as the caller, who may own the others. What it may not join yet comes after.
     let mut steps = Vec::new();
     for (index, kind, path) in &joins {

@@ -160,6 +160,9 @@ impl Runtime {
     fn make(&self, id: &str, options: &CreateOptions, gate: bool) -> Result<Running, Error> {
         crate::state::check_id(id)?;
         let prepared = self.prepare(id, options, gate)?;
+        if is_seen_inside(&prepared.bundle.config.spec) {
+            self.check_seal()?;
+        }
         let console_socket = options
             .terminal_socket
             .as_deref()
@@ -287,6 +290,21 @@ fn own_pid_namespace(spec: &Spec) -> bool {
     use oci_spec::runtime::LinuxNamespaceType::Pid;
     let namespaces = spec.linux().as_ref().and_then(|l| l.namespaces().as_ref());
     namespaces.into_iter().flatten().any(|n| n.typ() == Pid && n.path().is_none())
+}
+
+/// Whether other processes of the container can look at the one that sets it up: it is in a pid namespace that others
+/// are in, or hooks run beside it.
+fn is_seen_inside(spec: &Spec) -> bool {
+    use oci_spec::runtime::LinuxNamespaceType::Pid;
+    let namespaces = spec.linux().as_ref().and_then(|l| l.namespaces().as_ref());
+    let new = |path: &std::path::Path| path.as_os_str().is_empty();
+    let own_pids = namespaces
+        .is_some_and(|list| list.iter().any(|n| n.typ() == Pid && n.path().as_deref().is_none_or(new)));
+    let has = |list: Option<&Vec<oci_spec::runtime::Hook>>| list.is_some_and(|l| !l.is_empty());
+    let hooks = spec.hooks().as_ref();
+    !own_pids
+        || has(hooks.and_then(|h| h.create_container().as_ref()))
+        || has(hooks.and_then(|h| h.start_container().as_ref()))
 }
 
 fn wants_terminal(spec: &Spec) -> bool {

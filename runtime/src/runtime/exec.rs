@@ -51,6 +51,7 @@ impl Container<'_> {
     /// cannot be set up.
     pub fn exec(&self, options: &ExecOptions) -> Result<Running, Error> {
         let Container { runtime, record, spec } = self;
+        runtime.check_seal()?;
         let id = record.id.as_str();
         let wrong = |message: &str| Err(Error::WrongStatus { message: message.into() });
         let Some(init) = super::delete::init_of(record) else {

@@ -38,6 +38,10 @@ pub struct Runtime {
     pub no_cgroups: bool,
     /// Ignore cgroup permission errors; `None`: as the user and its namespace demand.
     pub rootless: Option<bool>,
+    /// Refuse what would let processes of a container see the caller's binary on a writable mount
+    /// ([`Error::NotSealed`]): `exec`, and containers whose pid namespace is not new or that have hooks inside. A
+    /// program that is not [`crate::seal`]ed and leaves this off gives such containers a way to its own file.
+    pub require_sealed: bool,
 }
 
 /// Whether the caller is root of the initial user namespace.
@@ -57,6 +61,11 @@ fn in_user_namespace() -> bool {
 }
 
 impl Runtime {
+    /// The caller's binary is out of reach, or nobody asked for that.
+    fn check_seal(&self) -> Result<(), Error> {
+        if self.require_sealed && !crate::seal::is_sealed() { Err(Error::NotSealed) } else { Ok(()) }
+    }
+
     fn driver(&self) -> Driver {
         if self.systemd_cgroup { Driver::Systemd } else { Driver::Cgroupfs }
     }
