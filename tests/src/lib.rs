@@ -7,6 +7,7 @@
 //! - [`sandbox`]: namespaces of a test's own, in which daemons and their containers cannot outlive it;
 //! - [`sailor`]: an ordinary user with subordinate ids, in a sandbox;
 //! - [`leftovers`]: what a test or a crash has left on the machine;
+//! - [`crash`]: kills and errors at system calls;
 //! - [`skip`]: skipping loudly and countably;
 //! - [`callers`]: the real programs that dhow-runtime is a drop-in for;
 //! - [`bench`]: the parts of the benchmark.
@@ -15,6 +16,7 @@ pub mod bench;
 pub mod bundle;
 pub mod callers;
 pub mod command;
+pub mod crash;
 pub mod leftovers;
 pub mod runtime;
 pub mod sailor;
