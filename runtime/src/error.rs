@@ -269,7 +269,9 @@ pub enum Error {
     #[error("cgroups of this host")]
     CgroupLayout(#[source] crate::cgroup::Error),
     /// Processes of the container could write to the caller's binary, which is not [`crate::seal`]ed.
-    #[error("processes of the container could reach this program's own binary, which is not on a read-only mount")]
+    #[error(
+        "processes of the container could reach this program's own binary, which is not on a read-only mount"
+    )]
     NotSealed,
     /// The kernel lacks what dhow needs.
     #[error(

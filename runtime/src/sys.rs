@@ -52,7 +52,11 @@ pub(crate) fn set_read_only(tree: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// Executes an open file in the place of this process. Returns only on failure.
-pub(crate) fn execute_file(file: BorrowedFd<'_>, arguments: &[CString], environment: &[CString]) -> io::Error {
+pub(crate) fn execute_file(
+    file: BorrowedFd<'_>,
+    arguments: &[CString],
+    environment: &[CString],
+) -> io::Error {
     let vector = |strings: &[CString]| -> Vec<*const libc::c_char> {
         strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect()
     };

@@ -140,19 +140,24 @@ impl Subject {
         for children in [false, true] {
             self.prepare(verb)?;
             let mut options = vec!["-qq".to_owned(), "-o".to_owned(), log.display().to_string()];
-            if children {
-                options.push("-f".to_owned());
-            }
+            follow(verb, children, &mut options);
             let out = self.strace(verb, &options);
             if !out.success() {
                 return Err(format!("{verb:?} fails without a fault: {out}"));
             }
             self.clean()?;
+            // A tracer in the background ends with the container, and only then has written everything.
+            std::thread::sleep(Duration::from_millis(200));
             let text = fs::read_to_string(&log).map_err(|e| format!("{}: {e}", log.display()))?;
             for (call, most) in counts(&text, children) {
                 // The command's own execve is strace's doing.
                 let first = if call == "execve" { 2 } else { 1 };
-                points.extend((first..=most).map(|number| Point { verb, children, call: call.clone(), number }));
+                points.extend((first..=most).map(|number| Point {
+                    verb,
+                    children,
+                    call: call.clone(),
+                    number,
+                }));
             }
         }
         Ok(points)
@@ -188,7 +193,9 @@ impl Subject {
             Fault::Errno(name) => name,
         };
         let who = if point.children { "any process" } else { "the command" };
-        result.map_err(|e| format!("{:?}, {what} at {} number {} of {who}: {e}", point.verb, point.call, point.number))
+        result.map_err(|e| {
+            format!("{:?}, {what} at {} number {} of {who}: {e}", point.verb, point.call, point.number)
+        })
     }
 
     fn attempt(&mut self, point: &Point, fault: Fault) -> Result<(), String> {
@@ -203,9 +210,7 @@ impl Subject {
             format!("-etrace={}", point.call),
             format!("-einject={}:{what}:when={}", point.call, point.number),
         ];
-        if point.children {
-            options.push("-f".to_owned());
-        }
+        follow(point.verb, point.children, &mut options);
         let out = self.strace(point.verb, &options);
         if out.timed_out {
             return Err(format!("hangs: {out}"));
@@ -233,6 +238,16 @@ impl Subject {
             return Err(format!("the next run fails: {next}"));
         }
         Ok(())
+    }
+}
+
+/// strace's options for following children. Those of a create stay, and strace with them: so it runs beside.
+fn follow(verb: Verb, children: bool, options: &mut Vec<String>) {
+    if children {
+        options.push("-f".to_owned());
+        if verb == Verb::Create {
+            options.push("-D".to_owned());
+        }
     }
 }
 

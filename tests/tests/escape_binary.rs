@@ -204,9 +204,7 @@ fn elf_with_interpreter(machine: u16) -> Vec<u8> {
     put(54, &56u16.to_le_bytes());
     put(56, &2u16.to_le_bytes());
     let length = interpreter.len() as u64;
-    for (at, kind, flags, offset, size) in
-        [(64, 3u32, 4u32, 176u64, length), (120, 1, 5, 0, 176 + length)]
-    {
+    for (at, kind, flags, offset, size) in [(64, 3u32, 4u32, 176u64, length), (120, 1, 5, 0, 176 + length)] {
         put(at, &kind.to_le_bytes());
         put(at + 4, &flags.to_le_bytes());
         put(at + 8, &offset.to_le_bytes());
@@ -317,7 +315,8 @@ fn a_created_container_holds_nothing_of_the_host_but_its_gate() {
     }
     // Not even a process of the same user and capabilities may look at it.
     let mut look = Command::new("setpriv");
-    look.args(["--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace", "ls", "-l"]).arg(format!("/proc/{pid}/exe"));
+    look.args(["--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace", "ls", "-l"])
+        .arg(format!("/proc/{pid}/exe"));
     let out = run(&mut look);
     assert_ne!(out.code, 0, "the child can be looked at: {out}");
     runtime.delete_force("waiting").ok();

@@ -109,7 +109,11 @@ pub(crate) fn compile(cx: &mut Context<'_>) {
     if cx.namespaces.shows_the_child() && cx.may_hide() {
         // The container's other processes must not look at this one's memory and files; both processes of two.
         let origin = Origin::Field("/linux/namespaces");
-        if second { cx.plan.push_outer(Step::NotDumpable, origin) } else { cx.push(Step::NotDumpable, origin) }
+        if second {
+            cx.plan.push_outer(Step::NotDumpable, origin)
+        } else {
+            cx.push(Step::NotDumpable, origin)
+        }
     }
     // Before the user namespace: as the caller, who may own the others. What it may not join yet comes after.
     let mut steps = Vec::new();

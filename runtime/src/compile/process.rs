@@ -321,6 +321,10 @@ fn user_and_program(cx: &mut Context<'_>, process: &Process, container: bool) {
     } else if uid != 0 {
         cx.push(Step::RaiseEffective, field("/linux/seccomp"));
     }
+    if container && cx.options.gate && cx.may_hide() && !cx.namespaces.shows_the_child() {
+        // It may wait at the gate for long, and exec puts others beside it.
+        cx.push(Step::NotDumpable, Origin::Always("start"));
+    }
     cx.push(Step::CloseDescriptors { preserve }, Origin::Always("descriptors"));
     if !listener {
         cx.push(Step::Ready, Origin::Always("handshake"));
