@@ -177,11 +177,11 @@ impl Subject {
         if left.is_empty() { Ok(()) } else { Err(format!("left {when}:\n  {}", left.join("\n  "))) }
     }
 
-    /// Tries one point.
+    /// Tries one point; says whether the fault came to anything (an error may be overcome, a call may not come again).
     ///
     /// # Errors
     /// What is wrong afterwards.
-    pub fn try_point(&mut self, point: &Point, fault: Fault) -> Result<(), String> {
+    pub fn try_point(&mut self, point: &Point, fault: Fault) -> Result<bool, String> {
         let result = self.attempt(point, fault);
         if result.is_err() {
             // The next point begins clean, whatever this one found.
@@ -198,7 +198,7 @@ impl Subject {
         })
     }
 
-    fn attempt(&mut self, point: &Point, fault: Fault) -> Result<(), String> {
+    fn attempt(&mut self, point: &Point, fault: Fault) -> Result<bool, String> {
         self.prepare(point.verb)?;
         let what = match fault {
             Fault::Kill => "signal=KILL".to_owned(),
@@ -237,7 +237,7 @@ impl Subject {
         if !next.success() {
             return Err(format!("the next run fails: {next}"));
         }
-        Ok(())
+        Ok(!out.success())
     }
 }
 
@@ -269,25 +269,41 @@ fn counts(text: &str, children: bool) -> BTreeMap<String, u32> {
     most
 }
 
-/// Tries points with some workers, each with a bundle of its own; returns what was found wrong.
-pub fn sweep(points: &[(Point, Fault)], workers: usize) -> Vec<String> {
-    let next = std::sync::atomic::AtomicUsize::new(0);
-    let found = std::sync::Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        for _ in 0..workers {
-            scope.spawn(|| {
-                let mut subject = Subject::new();
-                loop {
-                    let index = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                    let Some((point, fault)) = points.get(index) else { break };
-                    if let Err(what) = subject.try_point(point, *fault) {
-                        found.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(what);
-                    }
-                }
-            });
+/// What a sweep found.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// How many faults came to something: the command was killed, or failed.
+    pub hits: usize,
+    /// What was wrong, one entry for each point.
+    pub wrong: Vec<String>,
+}
+
+/// Tries points with some workers, each with a bundle of its own.
+pub fn sweep(points: &[(Point, Fault)], workers: usize) -> Report {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut subject = Subject::new();
+        let mut report = Report::default();
+        while let Some((point, fault)) = points.get(next.fetch_add(1, Ordering::Relaxed)) {
+            match subject.try_point(point, *fault) {
+                Ok(hit) => report.hits += usize::from(hit),
+                Err(what) => report.wrong.push(what),
+            }
         }
-    });
-    found.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+        report
+    };
+    std::thread::scope(|scope| {
+        let all: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        all.into_iter().map(|w| w.join().expect("a worker does not panic")).fold(
+            Report::default(),
+            |mut sum, report| {
+                sum.hits += report.hits;
+                sum.wrong.extend(report.wrong);
+                sum
+            },
+        )
+    })
 }
 
 /// About `wanted` of `points`, spread evenly.

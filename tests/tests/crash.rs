@@ -1,6 +1,6 @@
 //! Kills and errors at system calls: a sample of what `cargo run --bin crash` sweeps in full.
 
-use dhow_tests::crash::{Fault, Point, Subject, VERBS, Verb, errors_of, sample, sweep};
+use dhow_tests::crash::{Fault, Point, Report, Subject, VERBS, Verb, errors_of, sample, sweep};
 use dhow_tests::skip;
 use dhow_tests::skip::{is_root, missing_program};
 
@@ -24,6 +24,11 @@ fn points(verbs: &[Verb]) -> Vec<Vec<Point>> {
         .collect()
 }
 
+#[track_caller]
+fn check(found: &Report, tried: usize) {
+    assert!(found.wrong.is_empty(), "{} of {tried}:\n{}", found.wrong.len(), found.wrong.join("\n"));
+}
+
 #[test]
 fn a_killed_verb_leaves_nothing_that_delete_does_not_remove() {
     if let Some(why) = obstacle() {
@@ -36,7 +41,10 @@ fn a_killed_verb_leaves_nothing_that_delete_does_not_remove() {
     }
     assert!(chosen.len() >= 150, "{} points", chosen.len());
     let found = sweep(&chosen, 2);
-    assert!(found.is_empty(), "{} of {}:\n{}", found.len(), chosen.len(), found.join("\n"));
+    check(&found, chosen.len());
+    // Counts of calls differ a little from run to run, so some points are never reached. Where all processes are
+    // followed, the death of a child may be overcome.
+    assert!(found.hits * 10 > chosen.len() * 7, "{} of {} points were hit", found.hits, chosen.len());
 }
 
 #[test]
@@ -53,5 +61,6 @@ fn an_error_at_a_call_is_an_error_or_overcome_and_leaves_nothing() {
         all.extend(sample(&with_errors, 25));
     }
     let found = sweep(&all, 2);
-    assert!(found.is_empty(), "{} of {}:\n{}", found.len(), all.len(), found.join("\n"));
+    check(&found, all.len());
+    assert!(found.hits * 10 > all.len() * 3, "{} of {} errors came to something", found.hits, all.len());
 }

@@ -134,14 +134,24 @@ fn configure(bundle: &mut Bundle, place: &str) {
     match place {
         "proc" | "sys" | "dev" => {}
         "dev/pts" | "dev/ptmx" | "dev/console" | "dev/null" | "dev/shm" => own_dev(bundle),
-        "mount" => drop(bundle.mount(bind(&source, "/mount")).mount(bind(&source, "/mount/mine-too"))),
-        "mount-file" => drop(bundle.mount(bind(&file, "/mount-file"))),
-        "way" => drop(bundle.mount(bind(&source, "/way/sub/new"))),
-        "masked" => drop(bundle.set("/linux/maskedPaths", json!(["/masked", "/masked/sub", "/masked/file"]))),
-        "readonly" => {
-            drop(bundle.set("/linux/readonlyPaths", json!(["/readonly", "/readonly/sub", "/readonly/file"])))
+        "mount" => {
+            bundle.mount(bind(&source, "/mount")).mount(bind(&source, "/mount/mine-too"));
         }
-        "cwd" => drop(bundle.set("/process/cwd", json!("/cwd/made"))),
+        "mount-file" => {
+            bundle.mount(bind(&file, "/mount-file"));
+        }
+        "way" => {
+            bundle.mount(bind(&source, "/way/sub/new"));
+        }
+        "masked" => {
+            bundle.set("/linux/maskedPaths", json!(["/masked", "/masked/sub", "/masked/file"]));
+        }
+        "readonly" => {
+            bundle.set("/linux/readonlyPaths", json!(["/readonly", "/readonly/sub", "/readonly/file"]));
+        }
+        "cwd" => {
+            bundle.set("/process/cwd", json!("/cwd/made"));
+        }
         "devices" => {
             let device = json!([{ "path": "/devices/null", "type": "c", "major": 1, "minor": 3, "uid": 7 }]);
             bundle.set("/linux/devices", device);
@@ -156,7 +166,8 @@ fn configure(bundle: &mut Bundle, place: &str) {
 }
 
 /// What the container does with the place: it tries to write through it, and says what it is.
-const PROGRAM: &str = "(echo through >/$P/written; echo through >/$P) 2>/dev/null; \
+/// `<>` does not wait for the other side of a FIFO.
+const PROGRAM: &str = "(echo through 1<>/$P/written; echo through 1<>/$P) 2>/dev/null; \
     [ -e /proc/self/stat ] || exit 9; exit 0";
 
 #[test]

@@ -57,11 +57,16 @@ fn main() -> ExitCode {
             .flat_map(|p| faults(p, options.errors).into_iter().map(|f| (p.clone(), f)))
             .collect();
         let found = sweep(&all, options.workers);
-        println!("{verb:?}: {} points, {} wrong", all.len(), found.len());
-        for what in &found {
+        println!(
+            "{verb:?}: {} points, {} came to something, {} wrong",
+            all.len(),
+            found.hits,
+            found.wrong.len()
+        );
+        for what in &found.wrong {
             println!("  {what}");
         }
-        wrong += found.len();
+        wrong += found.wrong.len();
     }
     if wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
