@@ -65,6 +65,12 @@ impl Container<'_> {
                 }
             }
         }
+        // Whoever made it: an id of -1, for one, would mean "stay root" to the kernel.
+        let mut mistakes = Vec::new();
+        crate::config::check_process(&options.process, "", &[], &mut mistakes, &mut Vec::new());
+        if !mistakes.is_empty() {
+            return Err(Error::Config { path: PathBuf::from("process"), mistakes });
+        }
         let host = runtime.host(spec, Some(&options.process), false)?;
         let unified = cgroup.as_ref().is_some_and(|c| {
             c.location().version() == Version::V2 && c.location().driver() == Driver::Cgroupfs
