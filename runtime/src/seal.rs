@@ -73,10 +73,10 @@ fn execute(file: &OwnedFd) -> io::Result<Infallible> {
     let strings = |all: Vec<Vec<u8>>| -> io::Result<Vec<CString>> {
         all.into_iter().map(|s| CString::new(s).map_err(io::Error::from)).collect()
     };
-    // Not std's: the command has an entry point of its own, which std's arguments depend on.
+    // Not from std::env: a program with a `main` of C's has no arguments there on every C library.
     let line = std::fs::read("/proc/self/cmdline")?;
-    let line = line.strip_suffix(&[0]).unwrap_or(&line);
-    let arguments = strings(line.split(|&b| b == 0).map(<[u8]>::to_vec).collect())?;
+    let line = line.strip_suffix(b"\0").unwrap_or(&line);
+    let arguments = strings(line.split(|&byte| byte == 0).map(<[u8]>::to_vec).collect())?;
     let environment = std::env::vars_os().map(|(key, value)| {
         let mut entry = key.into_vec();
         entry.push(b'=');

@@ -169,16 +169,18 @@ fn a_hook_inside_does_not_get_the_binary() {
     }
     let mut victim = Victim::new();
     let runtime = victim.runtime();
-    // The hook runs beside pid 1, which is still the runtime.
+    // The hook runs beside pid 1, which is still the runtime; it writes when nobody executes the file any more.
     let hook = "exec 3</proc/1/exe || exit 0; echo opened >/result; \
-        ( exec >/dev/null 2>&1; for i in 1 2 3 4 5 6 7 8 9 10; do usleep 50000; \
+        ( exec >/dev/null 2>&1; for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do usleep 50000; \
           ( echo overwritten 1<>/proc/self/fd/3 >/proc/self/fd/3 ) && { echo wrote >>/result; break; }; done ) & ";
     victim.bundle.set(
         "/hooks/startContainer",
         json!([{ "path": "/bin/sh", "args": ["sh", "-c", hook], "env": ["PATH=/bin"] }]),
     );
-    victim.bundle.args(["/bin/sleep", "1"]).write();
-    runtime.run("hooked", &victim.bundle).ok();
+    victim.bundle.args(["/bin/sleep", "100"]).write();
+    runtime.run_detached("hooked", &victim.bundle).ok();
+    std::thread::sleep(Duration::from_millis(1500));
+    assert!(victim.result().contains("opened"), "the attack did not get as far as it should");
     victim.assert_unchanged();
 }
 

@@ -41,8 +41,37 @@ fn numbers() -> Option<BTreeMap<i64, String>> {
         let (name, number) = line.strip_prefix("#define __NR_")?.split_once(' ')?;
         Some((number.trim().parse().ok()?, name.to_owned()))
     });
-    Some(entries.collect())
+    let mut all: BTreeMap<i64, String> = entries.collect();
+    // The headers may be older than the kernel. From 424 on the numbers are the same on every architecture.
+    all.extend(NEWER.iter().enumerate().map(|(at, name)| (451 + at as i64, (*name).to_owned())));
+    Some(all)
 }
+
+/// System calls from 451 on, without a gap.
+const NEWER: [&str; 19] = [
+    "cachestat",
+    "fchmodat2",
+    "map_shadow_stack",
+    "futex_wake",
+    "futex_wait",
+    "futex_requeue",
+    "statmount",
+    "listmount",
+    "lsm_get_self_attr",
+    "lsm_set_self_attr",
+    "lsm_list_modules",
+    "mseal",
+    "setxattrat",
+    "getxattrat",
+    "listxattrat",
+    "removexattrat",
+    "open_tree_attr",
+    "file_getattr",
+    "file_setattr",
+];
+
+/// uretprobe and uprobe of x86: no filter ever sees them, and they do nothing but for the kernel's own trampolines.
+const BEYOND_FILTERS: [i64; 2] = [335, 336];
 
 #[test]
 fn every_system_call_that_the_profile_does_not_allow_is_denied() {
@@ -85,13 +114,16 @@ fn every_system_call_that_the_profile_does_not_allow_is_denied() {
             }
             continue;
         }
-        if !allowed.contains(name) {
+        if !allowed.contains(name) && !(cfg!(target_arch = "x86_64") && BEYOND_FILTERS.contains(&number)) {
             denied += 1;
-            let exact = if with_errno.contains(name) { refused } else { errno == EPERM };
+            // A number that nobody has heard of, or that is newer than the profile, does not exist, whatever the
+            // profile's default is.
+            let unknown = name == "nothing" || number >= 451;
+            let exact = if with_errno.contains(name) || unknown { refused } else { errno == EPERM };
             if !exact {
                 wrong.push(format!("{number} ({name}): errno {errno}"));
             }
-        } else if errno == ENOSYS && matches!(name, "read" | "write" | "openat" | "futex" | "execve") {
+        } else if errno == ENOSYS && matches!(name, "read" | "write" | "openat" | "execve") {
             wrong.push(format!("{number} ({name}) is allowed, and does not exist"));
         }
     }
@@ -117,7 +149,10 @@ fn high_bits_of_an_argument_do_not_get_past_the_filter() {
 
 /// What root of a container with Docker's defaults may open for writing below /proc and /sys, besides the files of
 /// processes: all of the container's own namespaces, or refused by the kernel at the write.
-const WRITABLE: [&str; 0] = [];
+const WRITABLE: [&str; 1] = [
+    // Triggers on the pressure of the machine, for CAP_SYS_RESOURCE; they last as long as the descriptor.
+    "/proc/pressure/",
+];
 
 #[test]
 fn no_file_of_the_kernel_opens_for_writing_but_the_known_ones() {

@@ -159,7 +159,9 @@ fn hooks_get_their_own_environment_and_nothing_else() {
         } else {
             bundle.scratch().join(kind).display().to_string()
         };
-        let script = format!("cat /proc/$$/environ >{file}; ls -l /proc/$$/fd >{file}.fds");
+        let script = format!(
+            "read -r all </proc/self/environ; echo \"$all\" >{file}; ls -l /proc/self/fd >{file}.fds"
+        );
         for environment in [json!(null), json!(["ONLY=this"])] {
             let mut hook = json!({ "path": "/bin/busybox", "args": ["busybox", "sh", "-c", script] });
             if !environment.is_null() {
@@ -178,8 +180,8 @@ fn hooks_get_their_own_environment_and_nothing_else() {
                 bundle.scratch().join(kind)
             };
             let seen = fs::read_to_string(&file).unwrap_or_else(|e| panic!("{kind}: {e}: {out}"));
-            let expected = if environment.is_null() { "" } else { "ONLY=this\0" };
-            assert_eq!(seen, expected, "{kind}");
+            let expected = if environment.is_null() { "" } else { "ONLY=this" };
+            assert_eq!(seen.trim_end(), expected, "{kind}");
             let fds = fs::read_to_string(format!("{}.fds", file.display())).expect("what the hook has open");
             // What the shell has open itself is a pipe, /proc, or what it redirects to.
             let leaked: Vec<&str> = fds

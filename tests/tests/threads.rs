@@ -10,8 +10,17 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
-/// Reaping.
+/// Reaping, and one heap for all threads.
 mod sys {
+    /// A lock that is held somewhere nearly always: glibc otherwise gives each thread a heap of its own.
+    pub fn share_one_heap() {
+        #[cfg(target_env = "gnu")]
+        // SAFETY: mallopt takes two numbers, and no thread but this one allocates yet.
+        unsafe {
+            libc::mallopt(libc::M_ARENA_MAX, 1);
+        }
+    }
+
     /// Waits for a child of this process.
     pub fn reap(pid: i32) {
         let mut status = 0;
@@ -29,12 +38,13 @@ fn allocate(stop: &AtomicBool) {
     let mut kept: Vec<Vec<u8>> = Vec::new();
     let mut size = 1usize;
     while !stop.load(Ordering::Relaxed) {
-        for _ in 0..64 {
-            size = size * 31 % 65_521 + 1;
-            kept.push(vec![1; size]);
+        for _ in 0..512 {
+            // Too large for a thread's own cache, too small for a mapping of its own.
+            size = size * 31 % 60_000 + 2000;
+            kept.push(Vec::with_capacity(size));
         }
         kept.retain(|v| v.len() % 3 != 0);
-        kept.truncate(128);
+        kept.truncate(64);
         // Two processors are shared with what is measured.
         std::thread::sleep(Duration::from_micros(50));
     }
@@ -50,6 +60,7 @@ fn creates_from_a_threaded_program_do_not_hang() {
         skip!("not root");
     }
     let wanted: u32 = std::env::var("DHOW_CREATES").ok().and_then(|n| n.parse().ok()).unwrap_or(1000);
+    sys::share_one_heap();
     let stop = AtomicBool::new(false);
     let next = AtomicU32::new(0);
     let (beat, beats) = mpsc::channel();
@@ -94,7 +105,7 @@ fn creates_from_a_threaded_program_do_not_hang() {
         let mut done = 0;
         let failure = loop {
             match beats.recv_timeout(PATIENCE) {
-                Ok(Ok(_)) => done += 1,
+                Ok(Ok(())) => done += 1,
                 Ok(Err(what)) => break Some(what),
                 Err(mpsc::RecvTimeoutError::Disconnected) => break None,
                 Err(mpsc::RecvTimeoutError::Timeout) => {

@@ -82,7 +82,7 @@ fn from_flags(mut base: Process, flags: &Flags, command: &[OsString]) -> Result<
     }
     add_capabilities(&mut base, &flags.texts("cap")?)?;
     if let Some(user) = flags.text("user")? {
-        let number = |text: &str| text.parse().map_err(|_| invalid("user", user, "UID[:GID] in numbers"));
+        let number = |text: &str| id(text).ok_or_else(|| invalid("user", user, "UID[:GID] in numbers"));
         let (uid, gid) = match user.split_once(':') {
             Some((uid, gid)) => (uid, Some(number(gid)?)),
             None => (user, None),
@@ -93,10 +93,15 @@ fn from_flags(mut base: Process, flags: &Flags, command: &[OsString]) -> Result<
         }
     }
     for gid in flags.texts("additional-gids")? {
-        let gid = gid.parse().map_err(|_| invalid("additional-gids", gid, "a group id"))?;
+        let gid = id(gid).ok_or_else(|| invalid("additional-gids", gid, "a group id"))?;
         base.user_mut().additional_gids_mut().get_or_insert_default().push(gid);
     }
     Ok(base)
+}
+
+/// A user or group id: digits and nothing else. What it may be is the library's business.
+fn id(text: &str) -> Option<u32> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
 fn argument(arg: &OsStr) -> Result<String, CliError> {

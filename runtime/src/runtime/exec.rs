@@ -51,6 +51,7 @@ impl Container<'_> {
     /// cannot be set up.
     pub fn exec(&self, options: &ExecOptions) -> Result<Running, Error> {
         let Container { runtime, record, spec } = self;
+        runtime.check_seal()?;
         let id = record.id.as_str();
         runtime.check_seal()?;
         let wrong = |message: &str| Err(Error::WrongStatus { message: message.into() });
@@ -64,6 +65,12 @@ impl Container<'_> {
                     return wrong("cannot exec in a paused container (use --ignore-paused to override)");
                 }
             }
+        }
+        // Whoever made it: an id of -1, for one, would mean "stay root" to the kernel.
+        let mut mistakes = Vec::new();
+        crate::config::check_process(&options.process, "", &[], &mut mistakes, &mut Vec::new());
+        if !mistakes.is_empty() {
+            return Err(Error::Config { path: PathBuf::from("process"), mistakes });
         }
         let host = runtime.host(spec, Some(&options.process), false)?;
         let unified = cgroup.as_ref().is_some_and(|c| {
