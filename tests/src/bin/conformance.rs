@@ -58,7 +58,8 @@ impl Suite {
             Suite::RuntimeTools(dir) => {
                 let mut names = Vec::new();
                 for entry in fs::read_dir(dir.join("validation"))?.flatten() {
-                    names.extend(entry.file_name().into_string().ok().filter(|n| n != "util"));
+                    let is_case = entry.path().is_dir() && entry.file_name() != "util";
+                    names.extend(entry.file_name().into_string().ok().filter(|_| is_case));
                 }
                 names.sort();
                 Ok(names)
