@@ -475,7 +475,7 @@ fn rules() {
         ("/mounts/0/destination", json!("proc"), &[]),
         ("/mounts/0/type", Value::Null, &["/mounts/0/type"]),
         ("/mounts/1/source", Value::Null, &["/mounts/1/source"]),
-        ("/mounts/1/options", json!(["bind", "ro", "size=1"]), &["/mounts/1/options/2"]),
+        ("/mounts/1/options", json!(["bind", "ro", "size=1"]), &[]),
         ("/mounts/1/options", json!(["bind", "idmap"]), &["/mounts/1/options"]),
         (
             "/mounts/0/options",
@@ -517,6 +517,15 @@ fn rules() {
         let config = examine(&value);
         assert_eq!(pointers(&config.mistakes), *expected, "{pointer} = {to}: {:?}", config.mistakes);
     }
+}
+
+#[test]
+fn options_without_effect_on_a_bind_mount() {
+    let mut value = good();
+    set(&mut value, "/mounts/1/options", json!(["bind", "mode=755", "ro", "size=1"]));
+    let config = examine(&value);
+    assert_eq!(pointers(&config.mistakes), [] as [&str; 0]);
+    assert_eq!(pointers(&config.warnings), ["/mounts/1/options/1", "/mounts/1/options/3"]);
 }
 
 #[test]

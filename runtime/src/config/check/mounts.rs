@@ -43,8 +43,10 @@ impl Check<'_> {
             }
             for (i, option) in strings.iter().enumerate() {
                 if !option.is_empty() && !mount_options::is_known(option) {
-                    let message = format!("{option:?} is for a filesystem, which a bind mount does not make");
-                    self.mistake(format_args!("{at}/options/{i}"), message);
+                    let message = format!(
+                        "{option:?} has no effect: a bind mount makes no filesystem that could have it"
+                    );
+                    self.warning(format_args!("{at}/options/{i}"), message);
                 }
             }
         } else if mount.typ().is_none() && !options.remount {
