@@ -155,8 +155,9 @@ impl Images {
         // What cannot be read is missing in a message that is about something else.
         let Ok(Some(bytes)) = self.read(name, u64::MAX - 1) else { return String::new() };
         let text = String::from_utf8_lossy(&bytes);
-        // That it could not raise its own limit, which an ordinary root may not, is never the reason.
-        let tells = |line: &&str| line.contains("Error") && !line.contains("Can't setup RLIMIT_NOFILE");
+        // Its own ones: the programs it runs write there too. That it could not raise its own limit, which an
+        // ordinary root may not, is never the reason.
+        let tells = |line: &&str| line.contains("Error (") && !line.contains("Can't setup RLIMIT_NOFILE");
         let mut lines: Vec<&str> = text.lines().filter(tells).collect();
         if lines.is_empty() {
             lines = text.lines().collect();

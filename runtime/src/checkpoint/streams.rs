@@ -2,7 +2,8 @@
 //! the caller's streams, or by the null device if they were that.
 //!
 //! In `descriptors.json` a pipe is `pipe:[INODE]`, as in runc's, and a file `file[MOUNT:INODE]:PATH` with CRIU's name
-//! for it; all else is a path that nobody needs.
+//! for it; all else is a path that nobody needs. CRIU insists that a regular file has the size it had, so a container
+//! that writes to one is restored only with that same file, opened for appending.
 
 use super::error::Error;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, readlinkat, statat};
