@@ -20,6 +20,7 @@ const LEGACY: &str = "\
 
 fn host(mountinfo: &str) -> Host {
     Host {
+        in_user_namespace: false,
         cgroups: Some(Layout::from_mountinfo(mountinfo)),
         privileged: true,
         permitted: u64::MAX,

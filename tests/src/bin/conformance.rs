@@ -5,6 +5,8 @@
 //! passes and dhow-runtime does not is a failure. Each case of a suite runs in a sandbox of its own; a case that looks worse
 //! is tried again, since some signal a program that has hardly begun.
 
+#![allow(clippy::print_stdout, clippy::print_stderr)] // a command: that is what it is for
+
 use dhow_tests::command::{Output, run, run_with};
 use dhow_tests::sandbox::{CgroupLayout, CgroupView, cgroup_layout};
 use dhow_tests::skip::find_program;
