@@ -139,7 +139,11 @@ fn check(bundle: &Bundle, calls: &[Call]) {
             || call.name == "move_mount"
             || call.name == "open_tree"
         {
-            for path in quoted(&call.text) {
+            // The content of a link is no path of the runtime's.
+            let content = usize::from(call.name == "symlinkat");
+            // A mount's source is a host path: the child has not left the host's root yet.
+            let source = call.name == "open_tree" && call.text.starts_with("AT_FDCWD");
+            for path in quoted(&call.text).into_iter().skip(content).filter(|_| !source) {
                 let of_host = path == "/dev/null" || path == "/proc" || path == "self/fd";
                 let one = !path.contains('/') && path != "..";
                 if !(one || of_host) {

@@ -105,7 +105,7 @@ fn creates_from_a_threaded_program_do_not_hang() {
         let mut done = 0;
         let failure = loop {
             match beats.recv_timeout(PATIENCE) {
-                Ok(Ok(())) => done += 1,
+                Ok(Ok(_)) => done += 1,
                 Ok(Err(what)) => break Some(what),
                 Err(mpsc::RecvTimeoutError::Disconnected) => break None,
                 Err(mpsc::RecvTimeoutError::Timeout) => {
