@@ -108,8 +108,10 @@ impl Runtime {
             notify_socket: options.notify_socket.is_some().then(|| notify::ADDRESS.to_owned()),
         };
         if let Some(location) = &location {
-            choices.cgroup_dirs =
-                location.mounts().map(|(mount, dir)| (mount.to_path_buf(), dir.to_path_buf())).collect();
+            choices.cgroup_dirs = location
+                .mounts()
+                .map(|(mount, dir)| (mount.to_path_buf(), shown_directory(location, mount, dir)))
+                .collect();
         }
         let plan = match compile::compile(spec, &bundle.dir, &host, &choices) {
             Ok(plan) => Some(plan),
@@ -271,6 +273,21 @@ fn host_sysctls(spec: &Spec) -> Option<Mistake> {
         let pointer = format!("/linux/sysctl/{}", name.replace('~', "~0").replace('/', "~1"));
         Mistake::new(pointer, "would change the host: the container joins the host's network namespace")
     })
+}
+
+/// The directory of a hierarchy that a container without a cgroup namespace sees: its own, or, where an ordinary user
+/// may not make that, the nearest one above, which holds its processes.
+fn shown_directory(location: &Location, mount: &Path, own: &Path) -> PathBuf {
+    use rustix::fs::{Access, access};
+    let may_make = |dir: &Path| access(dir, Access::WRITE_OK).is_ok();
+    let mut above = own.ancestors().skip(1).take_while(|dir| dir.starts_with(mount));
+    if !location.is_rootless() || own.exists() {
+        return own.to_path_buf();
+    }
+    match above.find(|dir| dir.exists()) {
+        Some(dir) if !may_make(dir) => dir.to_path_buf(),
+        _ => own.to_path_buf(),
+    }
 }
 
 fn annotations(spec: &Spec) -> impl Iterator<Item = (&str, &str)> {
