@@ -127,7 +127,8 @@ impl ContainerDir {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match rustix::fs::open(&path, flags, Mode::empty()) {
             Ok(fd) => Ok(ContainerDir { id: id.to_owned(), path, fd }),
-            Err(Errno::NOENT) => Err(Error::NotFound { id: id.to_owned() }),
+            // What is no directory is no container.
+            Err(Errno::NOENT | Errno::NOTDIR) => Err(Error::NotFound { id: id.to_owned() }),
             Err(e) => Err(Error::File { action: "opening", path, source: e.into() }),
         }
     }

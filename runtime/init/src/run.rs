@@ -786,8 +786,12 @@ impl<'a> Child<'a> {
             sys::prctl(KEEPCAPS, 1, 0)?;
         }
         let groups = self.words(groups);
-        let mut scratch = [0u32; 1024];
-        match sys::setgroups(groups, &mut scratch) {
+        let set = if groups.len() <= FEW_GROUPS {
+            sys::setgroups(groups, &mut [0u32; FEW_GROUPS])
+        } else {
+            set_many_groups(groups)
+        };
+        match set {
             Err(fault) if fault.errno == libc::EPERM && may_be_denied && groups.is_empty() => {}
             other => other?,
         }
@@ -853,6 +857,18 @@ impl<'a> Child<'a> {
         }
         sys::access_execute(path)
     }
+}
+
+/// How many groups are set without the stack for all that there can be.
+const FEW_GROUPS: usize = 64;
+
+/// A function of its own: its frame is a quarter of a mebibyte, which nobody else shall pay for.
+#[inline(never)]
+#[cold]
+fn set_many_groups(groups: &[u64]) -> Outcome {
+    /// `NGROUPS_MAX`.
+    const MOST: usize = 65536;
+    sys::setgroups(groups, &mut [0u32; MOST])
 }
 
 fn set_path(buffer: &mut [u8; 4096], parts: &[&[u8]]) -> Outcome {

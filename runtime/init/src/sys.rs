@@ -299,11 +299,15 @@ pub(crate) fn open_tree(dir: i32, path: &CStr, recursive: bool) -> Outcome<i32> 
     Ok(call!(OpenTree, libc::SYS_open_tree, dir, path.as_ptr(), flags)? as i32)
 }
 
-/// Attaches a detached tree at the directory or file behind `target`, or at `name` below it.
+/// Attaches a detached tree at the directory or file behind `target`, or at `name` below it. A path of the host may end
+/// with a symbolic link, a name in the container may not.
 pub(crate) fn move_mount(tree: i32, target: i32, name: &CStr) -> Outcome {
     const FROM_EMPTY: c_int = 0x04;
+    const TO_SYMLINKS: c_int = 0x10;
     const TO_EMPTY: c_int = 0x40;
-    let flags = FROM_EMPTY | if name.is_empty() { TO_EMPTY } else { 0 };
+    let flags = FROM_EMPTY
+        | if name.is_empty() { TO_EMPTY } else { 0 }
+        | if target == libc::AT_FDCWD { TO_SYMLINKS } else { 0 };
     call!(MoveMount, libc::SYS_move_mount, tree, c"".as_ptr(), target, name.as_ptr(), flags).map(drop)
 }
 

@@ -2,8 +2,8 @@
 //! `cgroup::limits::tests`; what the kernel makes of it in tests/cgroup.rs.
 
 use crate::{needs_root, refused};
-use dhow_tests::Container;
 use dhow_tests::sandbox::{CgroupLayout, cgroup_layout};
+use dhow_tests::{Container, Output};
 use serde_json::{Value, json};
 
 /// Pointer below `/linux/resources`, value, controller and file on v1 with what is in it, the same on v2.
@@ -50,6 +50,11 @@ fn rows() -> Vec<Row> {
     ]
 }
 
+/// Whether a run failed because this host's cgroups have no such controller.
+fn lacks_controller(output: &Output) -> bool {
+    !output.success() && output.stderr.contains(" controller")
+}
+
 #[test]
 fn limits_show_in_the_containers_own_cgroup() {
     needs_root!();
@@ -62,10 +67,7 @@ fn limits_show_in_the_containers_own_cgroup() {
         let mut c = Container::new();
         c.set(&format!("/linux/resources/{member}"), value.clone());
         let out = c.run(&format!("cat {file}"));
-        if !out.success()
-            && !std::path::Path::new(&format!("/sys/fs/cgroup/{controller}")).exists()
-            && !unified
-        {
+        if lacks_controller(&out) {
             dhow_tests::skip_part!("no controller {controller}");
             continue;
         }
@@ -81,7 +83,7 @@ fn a_container_that_takes_too_much_memory_is_killed() {
     c.bundle.args(["/bin/sh", "-c", "head -c 64000000 /dev/zero | tail | wc -c"]).write();
     // tail keeps the whole line.
     let out = c.runtime.run(&c.id, &c.bundle);
-    if out.text() == "64000000" {
+    if lacks_controller(&out) {
         dhow_tests::skip!("no memory controller");
     }
     assert_eq!(out.text(), "0", "{out}");

@@ -2,6 +2,7 @@
 //! descriptors, errors. As root; each test has its own container and leaves nothing.
 
 mod descriptors;
+mod edges;
 mod errors;
 mod exec;
 mod hooks;
