@@ -359,17 +359,33 @@ pub(crate) fn hear_gate(gate: &OwnedFd) -> Result<Option<(u32, dhow_init::Fault)
     }
 }
 
-/// A process as it is now: its state letter and start time, from `/proc/PID/stat`.
-pub(crate) fn process_stat(pid: i32) -> Option<(u8, u64)> {
+/// A process as it is now: its state letter and start time, from `/proc/PID/stat`. Nothing if there is none.
+///
+/// # Errors
+/// That it cannot be told: a process that cannot be looked at is not a process that has ended.
+pub(crate) fn process_stat(pid: i32) -> Result<Option<(u8, u64)>, Error> {
     if pid <= 0 {
-        return None;
+        return Ok(None);
     }
+    let path = format!("/proc/{pid}/stat");
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let fd = rustix::fs::open(format!("/proc/{pid}/stat"), flags, Mode::empty()).ok()?;
     let mut buffer = [0u8; 1024];
-    let length = rustix::io::read(&fd, &mut buffer).ok()?;
+    let read = rustix::io::retry_on_intr(|| rustix::fs::open(&path, flags, Mode::empty()))
+        .and_then(|fd| rustix::io::retry_on_intr(|| rustix::io::read(&fd, &mut buffer[..])));
+    let failed = |source| Error::File { action: "reading", path: path.clone().into(), source };
+    let length = match read {
+        Ok(length) => length,
+        Err(Errno::NOENT | Errno::SRCH) => return Ok(None),
+        Err(e) => return Err(failed(e.into())),
+    };
+    match parse_stat(&buffer[..length]) {
+        Some(found) => Ok(Some(found)),
+        None => Err(failed(std::io::ErrorKind::InvalidData.into())),
+    }
+}
+
+fn parse_stat(text: &[u8]) -> Option<(u8, u64)> {
     // The second field is the program's name in parentheses, which may hold anything.
-    let text = &buffer[..length];
     let after = text.iter().rposition(|&b| b == b')')? + 2;
     let mut fields = text.get(after..)?.split(|&b| b == b' ');
     let state = *fields.next()?.first()?;
@@ -377,7 +393,24 @@ pub(crate) fn process_stat(pid: i32) -> Option<(u8, u64)> {
     Some((state, start))
 }
 
+/// The start time of a process that is known to be there.
+///
+/// # Errors
+/// As [`process_stat`], and if it is not there.
+pub(crate) fn start_time_ticks(pid: i32) -> Result<u64, Error> {
+    let found = process_stat(pid)?.map(|(_, start)| start);
+    found.ok_or_else(|| Error::File {
+        action: "reading",
+        path: format!("/proc/{pid}/stat").into(),
+        source: std::io::ErrorKind::NotFound.into(),
+    })
+}
+
 /// Whether the process with this pid is still the one that started then, and is more than a zombie.
-pub(crate) fn is_alive(pid: i32, start_time_ticks: u64) -> bool {
-    process_stat(pid).is_some_and(|(state, start)| start == start_time_ticks && !matches!(state, b'Z' | b'X'))
+///
+/// # Errors
+/// As [`process_stat`].
+pub(crate) fn is_alive(pid: i32, start_time_ticks: u64) -> Result<bool, Error> {
+    let found = process_stat(pid)?;
+    Ok(found.is_some_and(|(state, start)| start == start_time_ticks && !matches!(state, b'Z' | b'X')))
 }

@@ -5,7 +5,7 @@
 //! leave nothing, and the next `run` has to work.
 
 use crate::bundle::Bundle;
-use crate::command::{Output, run, run_with};
+use crate::command::{Output, kill_process, run, run_with};
 use crate::leftovers;
 use crate::runtime::Runtime;
 use std::collections::BTreeMap;
@@ -186,7 +186,12 @@ impl Subject {
         if result.is_err() {
             // The next point begins clean, whatever this one found.
             self.runtime.delete_force(ID);
+            for line in leftovers::find(self.bundle.tag()) {
+                let pid = line.strip_prefix("process ").and_then(|l| l.split(' ').next()?.parse().ok());
+                pid.into_iter().for_each(|pid| kill_process(pid, libc::SIGKILL));
+            }
             leftovers::remove_cgroups(self.bundle.tag());
+            let _ = fs::remove_dir_all(self.runtime.root().join(ID));
         }
         let what = match fault {
             Fault::Kill => "SIGKILL",

@@ -89,7 +89,7 @@ fn creates_from_a_threaded_program_do_not_hang() {
                     let done = runtime.create(&id, &options(&bundle)).and_then(|running| {
                         let deleted = runtime.delete(&id, true);
                         sys::reap(running.pid);
-                        deleted
+                        deleted.map(drop)
                     });
                     let failed = done.is_err();
                     beat.send(done.map_err(|e| format!("{id}: {e}: {:?}", std::error::Error::source(&e))))
@@ -112,6 +112,12 @@ fn creates_from_a_threaded_program_do_not_hang() {
                     // The threads that hang cannot be joined.
                     let say = format!("a create hangs after {done}\n");
                     std::io::Write::write_all(&mut std::io::stderr(), say.as_bytes()).ok();
+                    let tags = (0..CREATING).map(|n| format!("dhow-test-{}-{n}", std::process::id()));
+                    for line in tags.flat_map(|tag| leftovers::find(&tag)) {
+                        let pid =
+                            line.strip_prefix("process ").and_then(|l| l.split(' ').next()?.parse().ok());
+                        pid.into_iter().for_each(|pid| dhow_tests::command::kill_process(pid, libc::SIGKILL));
+                    }
                     std::process::exit(101);
                 }
             }

@@ -36,7 +36,7 @@ impl Runtime {
         if !options.leave_running && !options.pre_dump {
             // The images are complete, and that is what was asked for: what cannot be removed, or a hook that fails,
             // leaves a stopped container, which the next delete finishes.
-            let init = super::delete::init_of(&record);
+            let init = super::delete::init_of(&record)?;
             drop(self.finish(&dir, &record, init));
         }
         Ok(())

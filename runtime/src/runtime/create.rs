@@ -9,7 +9,7 @@ use crate::hooks;
 use crate::launch::{Given, Launched, Parent, hook_failure, launch};
 use crate::plan::Plan;
 use crate::rdt::Resctrl;
-use crate::state::{ContainerDir, Record, hear_gate, is_alive, process_stat};
+use crate::state::{ContainerDir, Record, hear_gate, is_alive, start_time_ticks};
 use crate::{clock, idmap, netdev, notify, sys};
 use oci_spec::runtime::{LinuxIdMapping, Spec};
 use std::io::{Seek, SeekFrom, Write};
@@ -195,7 +195,7 @@ impl Runtime {
     /// container.
     pub fn start(&self, id: &str, notify_socket: Option<&Path>) -> Result<(), Error> {
         let (dir, record) = self.locked(id)?;
-        let alive = is_alive(record.pid, record.start_time_ticks);
+        let alive = is_alive(record.pid, record.start_time_ticks)?;
         if !alive {
             return Err(Error::WrongStatus { message: "cannot start a container that has stopped".into() });
         }
@@ -203,12 +203,12 @@ impl Runtime {
             return Err(Error::WrongStatus { message: "cannot start an already running container".into() });
         }
         let notify = notify_socket.map(|path| dir.open_notify(path)).transpose()?.flatten();
-        let pidfd = notify.as_ref().and_then(|_| super::delete::init_of(&record));
+        let pidfd = notify.as_ref().map(|_| super::delete::init_of(&record)).transpose()?.flatten();
         let listener = record
             .first_start_hook
             .map(|first| dir.listen_at_gate().map(|gate| (first, gate)))
             .transpose()?;
-        if !dir.open_gate()? && !is_alive(record.pid, record.start_time_ticks) {
+        if !dir.open_gate()? && !is_alive(record.pid, record.start_time_ticks)? {
             return Err(Error::WrongStatus { message: "cannot start a container that has stopped".into() });
         }
         // Either it goes on now, or an earlier start was killed between the byte and this line.
@@ -237,7 +237,7 @@ impl Runtime {
         let state = state_json(record, "running", record.pid).to_string();
         let result = hooks::run(list, "/hooks/poststart", state.as_bytes());
         if result.is_err() {
-            self.end(record, super::delete::init_of(record)).unwrap_or(());
+            super::delete::init_of(record).and_then(|init| self.end(record, init)).unwrap_or(());
         }
         result
     }
@@ -656,7 +656,7 @@ impl Parent for HostSide<'_> {
     fn ready(&mut self, pid: i32) -> Result<(), Error> {
         self.settle_network(pid)?;
         self.record.pid = pid;
-        self.record.start_time_ticks = process_stat(pid).map_or(0, |(_, start)| start);
+        self.record.start_time_ticks = start_time_ticks(pid)?;
         self.dir.save(self.record)?;
         if let Some(path) = &self.options.pid_file {
             super::write_pid_file(path, pid)?;

@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::hooks;
 use crate::state::{ContainerDir, Record, is_alive};
 use crate::sys;
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -17,10 +18,22 @@ use std::time::Duration;
 const PATIENCE_MS: u64 = 10_000;
 
 /// A pidfd of the container's init, if that very process still lives.
-pub(super) fn init_of(record: &Record) -> Option<OwnedFd> {
-    let pidfd = pidfd_open(Pid::from_raw(record.pid)?, PidfdFlags::empty()).ok()?;
+///
+/// # Errors
+/// That it cannot be told, for want of descriptors, memory or the call. What is not known to be dead is not dead.
+pub(super) fn init_of(record: &Record) -> Result<Option<OwnedFd>, Error> {
+    let Some(pid) = Pid::from_raw(record.pid) else { return Ok(None) };
+    let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(pidfd) => pidfd,
+        // EINVAL: the number is that of a thread now.
+        Err(Errno::SRCH | Errno::INVAL) => return Ok(None),
+        Err(Errno::NOSYS) => return Err(Error::MissingCall { call: "pidfd_open" }),
+        Err(e) => {
+            return Err(Error::System { action: "pidfd_open of the container's init", source: e.into() });
+        }
+    };
     // Checked after the pidfd exists: now the number cannot go to another process unnoticed.
-    is_alive(record.pid, record.start_time_ticks).then_some(pidfd)
+    Ok(is_alive(record.pid, record.start_time_ticks)?.then_some(pidfd))
 }
 
 impl Runtime {
@@ -35,7 +48,7 @@ impl Runtime {
             let Some(cgroup) = open_cgroup(&record)? else { return self.signal_init(&record, signal) };
             return signal_all(&record, &cgroup, signal);
         }
-        if init_of(&record).is_none() {
+        if init_of(&record)?.is_none() {
             return Err(not_running());
         }
         if signal == libc::SIGKILL {
@@ -58,7 +71,7 @@ impl Runtime {
 
     fn signal_init(&self, record: &Record, signal: i32) -> Result<(), Error> {
         let not_running = || Error::NotRunning { id: record.id.clone() };
-        let pidfd = init_of(record).ok_or_else(not_running)?;
+        let pidfd = init_of(record)?.ok_or_else(not_running)?;
         sys::send_signal(pidfd.as_fd(), signal).map_err(|source| match source.raw_os_error() {
             Some(libc::ESRCH) => not_running(),
             _ => Error::System { action: "sending a signal", source },
@@ -80,7 +93,7 @@ impl Runtime {
             // Its creator died between the directory and the record: there is nothing else.
             return dir.remove().map(|()| Vec::new());
         };
-        let init = init_of(&record);
+        let init = init_of(&record)?;
         if !force && init.is_some() {
             let status = status_of(&dir, &record)?;
             if status != "created" {
@@ -158,7 +171,7 @@ impl Runtime {
     /// Undoes a create that failed.
     pub(super) fn undo(&self, dir: &ContainerDir) -> Result<(), Error> {
         if let Some(record) = dir.record()? {
-            self.end(&record, init_of(&record))?;
+            self.end(&record, init_of(&record)?)?;
             self.remove_groups(&record)?;
         }
         dir.remove()
@@ -172,7 +185,7 @@ fn gone(record: &Record, pidfd: &OwnedFd) -> bool {
     let timeout = Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: 0 };
     match poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&timeout)) {
         Ok(n) => n > 0,
-        Err(_) => !is_alive(record.pid, record.start_time_ticks),
+        Err(_) => is_alive(record.pid, record.start_time_ticks).is_ok_and(|alive| !alive),
     }
 }
 

@@ -55,7 +55,7 @@ impl Container<'_> {
         let id = record.id.as_str();
         runtime.check_seal()?;
         let wrong = |message: &str| Err(Error::WrongStatus { message: message.into() });
-        let Some(init) = super::delete::init_of(record) else {
+        let Some(init) = super::delete::init_of(record)? else {
             return wrong("cannot exec in a stopped container");
         };
         let cgroup = open_cgroup(record)?.filter(|cgroup| !cgroup.is_empty());

@@ -141,7 +141,7 @@ fn status_of(dir: &ContainerDir, record: &Record) -> Result<&'static str, Error>
         // Its creator holds the lock as long as it works on it.
         return Ok(if dir.is_locked() { "creating" } else { "stopped" });
     }
-    if !is_alive(record.pid, record.start_time_ticks) {
+    if !is_alive(record.pid, record.start_time_ticks)? {
         return Ok("stopped");
     }
     if dir.has_gate() {

@@ -32,7 +32,7 @@ impl Runtime {
 
     fn change(&self, id: &str, change: MountChange<'_>) -> Result<(), Error> {
         let (dir, record) = self.locked(id)?;
-        let init = super::delete::init_of(&record).ok_or_else(|| Error::NotRunning { id: id.to_owned() })?;
+        let init = super::delete::init_of(&record)?.ok_or_else(|| Error::NotRunning { id: id.to_owned() })?;
         let spec = kept_config(&dir)?;
         let host = self.host(&spec, None, true)?;
         let plan = compile::compile_mount(&spec, &record.bundle, &host, &change)

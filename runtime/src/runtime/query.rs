@@ -48,7 +48,7 @@ impl Runtime {
         match open_cgroup(&record)? {
             Some(cgroup) if !cgroup.is_empty() => cgroup.pids(true).map_err(super::cgroup_error(id)),
             // Without a cgroup only init is known to be the container's.
-            _ => Ok(super::delete::init_of(&record).map(|_| record.pid).into_iter().collect()),
+            _ => Ok(super::delete::init_of(&record)?.map(|_| record.pid).into_iter().collect()),
         }
     }
 }

@@ -22,7 +22,7 @@ impl Runtime {
 
     fn running(&self, id: &str) -> Result<Record, Error> {
         let (_, record) = self.opened(id)?;
-        match super::delete::init_of(&record) {
+        match super::delete::init_of(&record)? {
             Some(_) => Ok(record),
             None => Err(Error::NotRunning { id: id.to_owned() }),
         }
@@ -56,7 +56,7 @@ impl Runtime {
     /// All mistakes in `resources`, with pointers below `/linux/resources`; those of the kernel.
     pub fn update(&self, id: &str, resources: &LinuxResources, rdt: &Rdt) -> Result<(), Error> {
         let (_dir, record) = self.locked(id)?;
-        if super::delete::init_of(&record).is_none() {
+        if super::delete::init_of(&record)?.is_none() {
             return Err(Error::NotRunning { id: id.to_owned() });
         }
         let cgroup = self.cgroup_of(&record)?;

@@ -4,7 +4,7 @@ use super::create::Prepared;
 use super::{CreateOptions, RestoreOptions, Running, Runtime};
 use crate::checkpoint::{self, Criu, Images, Kind, Notification, Options, Place, Placed, Start, Stop};
 use crate::error::Error;
-use crate::state::{ContainerDir, Record, process_stat};
+use crate::state::{ContainerDir, Record, start_time_ticks};
 use crate::sys;
 use rustix::fs::{Mode, OFlags};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -157,7 +157,7 @@ impl Restoring<'_> {
                 // Its processes are there, and still stopped.
                 "post-restore" => {
                     record.pid = event.pid;
-                    record.start_time_ticks = process_stat(event.pid).map_or(0, |(_, start)| start);
+                    record.start_time_ticks = start_time_ticks(event.pid)?;
                     dir.save(&record)?;
                 }
                 "orphan-pts-master" => match (&self.console_socket, event.fd) {
@@ -193,7 +193,7 @@ impl Restoring<'_> {
             rustix::process::pidfd_open(process, rustix::process::PidfdFlags::empty()).map_err(system)?;
         if record.pid != pid {
             record.pid = pid;
-            record.start_time_ticks = process_stat(pid).map_or(0, |(_, start)| start);
+            record.start_time_ticks = start_time_ticks(pid)?;
             dir.save(record)?;
         }
         self.note_time_namespace(dir, pid)?;
