@@ -342,11 +342,6 @@ fn user_and_program(cx: &mut Context<'_>, process: &Process, container: bool) {
         let fd = cx.plan.descriptor(Descriptor::Gate);
         cx.push(Step::Gate { fd }, Origin::Always("start"));
     }
-    if container {
-        if let Some(list) = spec.hooks().as_ref().and_then(|h| h.start_container().as_ref()) {
-            push_hooks(cx, list, "/hooks/startContainer", "created");
-        }
-    }
     let argv = cx.plan.vector(args);
     // Of a name that stands twice the last one counts; a C library would take the first. The caller's come after
     // these.
@@ -374,6 +369,12 @@ fn user_and_program(cx: &mut Context<'_>, process: &Process, container: bool) {
         environment.push(format!("NOTIFY_SOCKET={socket}"));
     }
     let envp = if needs_home { cx.plan.vector_with_home(environment) } else { cx.plan.vector(environment) };
+    if container {
+        // As in runc, a hook inside without an environment of its own has the program's.
+        if let Some(list) = spec.hooks().as_ref().and_then(|h| h.start_container().as_ref()) {
+            push_hooks(cx, list, "/hooks/startContainer", "created", Some(envp));
+        }
+    }
     cx.push(Step::Exec { argv, envp }, field("/process/args"));
 }
 
