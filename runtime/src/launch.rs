@@ -480,7 +480,7 @@ fn origin_text(origin: Origin) -> String {
 fn operation(op: Op) -> String {
     match op {
         Op::TargetOnProc => "the target is on procfs, and only a few of its files may be covered".into(),
-        Op::NotADirectory => "the target is not a real directory".into(),
+        Op::NotADirectory => "it must be mounted on ordinary directory, not through a link".into(),
         Op::NotNullDevice => "the host's /dev/null is not the device 1:3".into(),
         Op::NotDevpts => {
             "the container's /dev/pts/ptmx is not a terminal multiplexer: mount a devpts at /dev/pts".into()

@@ -511,9 +511,10 @@ pub(crate) fn ioprio_set(value: u32) -> Outcome {
 }
 
 pub(crate) fn set_mempolicy(mode: u32, nodes: &[u64]) -> Outcome {
-    // The kernel takes the number of bits plus one.
-    let bits = if nodes.is_empty() { 0 } else { nodes.len() * 64 + 1 };
-    call!(SetMempolicy, libc::SYS_set_mempolicy, mode, nodes.as_ptr(), bits).map(drop)
+    // The kernel takes the number of bits plus one, and no nodes only as a null pointer.
+    let (list, bits) =
+        if nodes.is_empty() { (core::ptr::null(), 0) } else { (nodes.as_ptr(), nodes.len() * 64 + 1) };
+    call!(SetMempolicy, libc::SYS_set_mempolicy, mode, list, bits).map(drop)
 }
 
 pub(crate) fn prctl(option: c_int, a: u64, b: u64) -> Outcome {

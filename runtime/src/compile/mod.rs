@@ -231,11 +231,18 @@ pub(crate) fn host_hooks(cx: &mut Context<'_>) {
 pub(crate) fn container_hooks(cx: &mut Context<'_>) {
     let Some(hooks) = cx.spec.hooks() else { return };
     if let Some(list) = hooks.create_container() {
-        push_hooks(cx, list, "/hooks/createContainer", "creating");
+        push_hooks(cx, list, "/hooks/createContainer", "creating", None);
     }
 }
 
-pub(crate) fn push_hooks(cx: &mut Context<'_>, list: &[Hook], pointer: &'static str, status: &'static str) {
+/// `environment` is that of hooks without one.
+pub(crate) fn push_hooks(
+    cx: &mut Context<'_>,
+    list: &[Hook],
+    pointer: &'static str,
+    status: &'static str,
+    environment: Option<dhow_init::VectorRef>,
+) {
     use crate::plan::Descriptor;
     for (index, hook) in list.iter().enumerate() {
         let args = match hook.args() {
@@ -244,7 +251,10 @@ pub(crate) fn push_hooks(cx: &mut Context<'_>, list: &[Hook], pointer: &'static 
         };
         let path = cx.plan.text(hook.path().as_os_str().as_encoded_bytes());
         let argv = cx.plan.vector(args);
-        let envp = cx.plan.vector(hook.env().as_deref().unwrap_or(&[]));
+        let envp = match (hook.env(), environment) {
+            (None, Some(environment)) => environment,
+            (own, _) => cx.plan.vector(own.as_deref().unwrap_or(&[])),
+        };
         let state = cx.plan.descriptor(Descriptor::HookState(status));
         let output = cx.plan.descriptor(Descriptor::HookOutput);
         let timeout_ms =

@@ -134,7 +134,7 @@ pub(crate) fn compile(cx: &mut Context<'_>) {
                     MemoryPolicyFlagType::MpolFNumaBalancing => 1 << 13,
                 }
         });
-        match cpu_list(policy.nodes().as_deref().unwrap_or("")) {
+        match policy.nodes().as_deref().map_or(Some(Vec::new()), cpu_list) {
             Some(nodes) => {
                 let nodes = cx.plan.words(nodes);
                 let step = Step::MemoryPolicy { mode: mode | flags, nodes };
@@ -342,19 +342,25 @@ fn user_and_program(cx: &mut Context<'_>, process: &Process, container: bool) {
         let fd = cx.plan.descriptor(Descriptor::Gate);
         cx.push(Step::Gate { fd }, Origin::Always("start"));
     }
-    if container {
-        if let Some(list) = spec.hooks().as_ref().and_then(|h| h.start_container().as_ref()) {
-            push_hooks(cx, list, "/hooks/startContainer", "created");
-        }
-    }
     let argv = cx.plan.vector(args);
-    let mut environment: Vec<String> = Vec::new();
-    for entry in env {
+    // Of a name that stands twice the last one counts; a C library would take the first. The caller's come after
+    // these.
+    let mut environment: Vec<String> = Vec::with_capacity(env.len() + 3);
+    let mut names = std::collections::BTreeSet::new();
+    if cx.options.listen_fds > 0 {
+        names.extend(["LISTEN_FDS", "LISTEN_PID"]);
+    }
+    if cx.options.notify_socket.is_some() {
+        names.insert("NOTIFY_SOCKET");
+    }
+    for entry in env.iter().rev() {
+        let name = entry.split_once('=').map_or(entry.as_str(), |(name, _)| name);
         // An empty HOME is as good as none.
-        if !(needs_home && entry.starts_with("HOME=")) {
+        if names.insert(name) && !(needs_home && name == "HOME") {
             environment.push(entry.clone());
         }
     }
+    environment.reverse();
     if cx.options.listen_fds > 0 {
         environment.push(format!("LISTEN_FDS={}", cx.options.listen_fds));
         environment.push("LISTEN_PID=1".into());
@@ -363,6 +369,12 @@ fn user_and_program(cx: &mut Context<'_>, process: &Process, container: bool) {
         environment.push(format!("NOTIFY_SOCKET={socket}"));
     }
     let envp = if needs_home { cx.plan.vector_with_home(environment) } else { cx.plan.vector(environment) };
+    if container {
+        // As in runc, a hook inside without an environment of its own has the program's.
+        if let Some(list) = spec.hooks().as_ref().and_then(|h| h.start_container().as_ref()) {
+            push_hooks(cx, list, "/hooks/startContainer", "created", Some(envp));
+        }
+    }
     cx.push(Step::Exec { argv, envp }, field("/process/args"));
 }
 

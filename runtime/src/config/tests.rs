@@ -407,7 +407,8 @@ fn rules() {
         ("/linux/sysctl", json!({"net/../vm/swappiness": "1"}), &["/linux/sysctl/net~1..~1vm~1swappiness"]),
         ("/linux/sysctl", json!({"kernel.sem": "1\0"}), &["/linux/sysctl/kernel.sem"]),
         ("/linux/maskedPaths", json!(["proc/kcore"]), &["/linux/maskedPaths/0"]),
-        ("/linux/readonlyPaths", json!(["/a", "b"]), &["/linux/readonlyPaths/1"]),
+        ("/linux/maskedPaths", json!(["/a", "b"]), &["/linux/maskedPaths/1"]),
+        ("/linux/readonlyPaths", json!(["/a", "b", ""]), &["/linux/readonlyPaths/2"]),
         ("/linux/rootfsPropagation", json!("rslave"), &[]),
         ("/linux/rootfsPropagation", json!("public"), &["/linux/rootfsPropagation"]),
         (

@@ -51,7 +51,13 @@ impl Check<'_> {
                 self.mistake(format_args!("/linux/{name}"), message);
             }
             for (i, path) in paths.iter().enumerate() {
-                self.absolute(format_args!("/linux/{name}/{i}"), Path::new(path));
+                let pointer = format_args!("/linux/{name}/{i}");
+                // What shall be hidden must be found; what shall be read-only is looked for from the root, as in runc.
+                if name == "readonlyPaths" && !path.is_empty() && !path.starts_with('/') {
+                    self.no_nul(pointer, path.as_bytes());
+                } else {
+                    self.absolute(pointer, Path::new(path));
+                }
             }
         }
         if let Some(label) = linux.mount_label() {
