@@ -348,6 +348,7 @@ impl Plan {
                 if socket.is_some() { "the console socket" } else { "the parent" }
             ),
             Step::Streams { .. } => "standard streams".into(),
+            Step::NullStreams => "standard streams on the container's null device".into(),
             Step::OwnStreams { uid } => format!("standard streams belong to {uid}"),
             Step::Rlimit { resource, soft, hard } => format!("rlimit {resource} soft {soft} hard {hard}"),
             Step::Umask { mask } => format!("umask {mask:04o}"),

@@ -399,6 +399,7 @@ impl<'a> Child<'a> {
                 sys::dup_onto(self.fd(stdout), 1)?;
                 sys::dup_onto(self.fd(stderr), 2)
             }
+            Step::NullStreams => null_streams(),
             Step::OwnStreams { uid } => own_streams(uid),
 
             Step::Rlimit { resource, soft, hard } => sys::prlimit(resource, soft, hard),
@@ -921,6 +922,30 @@ fn session_keyring(name: &CStr) -> Outcome {
         Err(fault) if fault.errno == libc::EACCES => Ok(()),
         other => other,
     }
+}
+
+/// No file of the host stays behind for a stream that leads nowhere. The container's null device is checked like the
+/// host's; where there is none, or something else, the host's stays.
+fn null_streams() -> Outcome {
+    let mut own = NONE;
+    for stream in 0..3 {
+        if !sys::facts(stream, c"").is_ok_and(|facts| facts.is_null_device()) {
+            continue;
+        }
+        if own == NONE {
+            // Neither a FIFO nor a link in its place holds this up.
+            let flags = libc::O_RDWR | libc::O_NOFOLLOW | libc::O_NOCTTY;
+            let Ok(opened) = sys::open(c"/dev/null", flags) else { return Ok(()) };
+            if !sys::facts(opened, c"")?.is_null_device() {
+                sys::close(opened);
+                return Ok(());
+            }
+            own = opened;
+        }
+        sys::dup_onto(own, stream)?;
+    }
+    done(own);
+    Ok(())
 }
 
 /// The streams come from the caller, who may be another user: a container that runs as `uid` must be able to

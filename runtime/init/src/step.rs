@@ -350,6 +350,8 @@ pub enum Step {
         /// Standard error.
         stderr: Fd,
     },
+    /// Where a standard stream is the host's null device, use the container's own instead.
+    NullStreams,
     /// Give the standard streams to this user, where they are not the null device.
     OwnStreams {
         /// Owner.

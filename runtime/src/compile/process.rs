@@ -208,6 +208,9 @@ fn cpus(cx: &mut Context<'_>, list: &str, member: &str) -> Option<List> {
 
 /// Limits, scheduling and labels: what needs the privileges of root.
 fn before_user(cx: &mut Context<'_>, process: &Process) {
+    if !wants_terminal(process) {
+        cx.push(Step::NullStreams, Origin::Always("standard streams"));
+    }
     for (index, limit) in process.rlimits().iter().flatten().enumerate() {
         let origin = Origin::Element("/process/rlimits", index as u32);
         let step =

@@ -122,14 +122,15 @@ impl Runtime {
         };
         if options.terminal_socket.is_some() && !wants_terminal(spec) {
             return Err(Error::WrongStatus {
-                message: "cannot use console socket if runc will not detach or allocate tty: \
+                message: "cannot use console socket if dhow-runtime will not detach or allocate tty: \
                           process.terminal is false in config.json"
                     .into(),
             });
         }
         if wants_terminal(spec) && options.terminal_socket.is_none() && !options.foreground {
             return Err(Error::WrongStatus {
-                message: "cannot allocate tty if runc will detach without setting console socket".into(),
+                message: "cannot allocate tty if dhow-runtime will detach without setting console socket"
+                    .into(),
             });
         }
         for mistake in mistakes {
