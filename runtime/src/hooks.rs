@@ -1,7 +1,7 @@
 //! Hooks that run in the runtime's namespaces: prestart, createRuntime, poststart, poststop.
 //!
-//! The environment is the hook's own and nothing else; standard input is the container's state; what it
-//! prints is kept for the error message; a hook that is over its time is killed.
+//! The environment is the hook's own and nothing else; the directory is the bundle; standard input is the
+//! container's state; what it prints is kept for the error message; a hook that is over its time is killed.
 
 use crate::error::Error;
 use oci_spec::runtime::Hook;
@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -30,18 +31,23 @@ pub(crate) fn status_text(raw: i32) -> String {
 }
 
 /// Runs a list of hooks in order; the first that fails ends it. `state` is the JSON of the specification's state.
-pub(crate) fn run(list: &[Hook], pointer: &str, state: &[u8]) -> Result<(), Error> {
-    each(list, pointer, state).collect()
+pub(crate) fn run(list: &[Hook], pointer: &str, state: &[u8], bundle: &Path) -> Result<(), Error> {
+    each(list, pointer, state, bundle).collect()
 }
 
 /// Runs a list of hooks in order, whatever comes of each; returns the errors.
-pub(crate) fn run_all(list: &[Hook], pointer: &str, state: &[u8]) -> Vec<Error> {
-    each(list, pointer, state).filter_map(Result::err).collect()
+pub(crate) fn run_all(list: &[Hook], pointer: &str, state: &[u8], bundle: &Path) -> Vec<Error> {
+    each(list, pointer, state, bundle).filter_map(Result::err).collect()
 }
 
-fn each(list: &[Hook], pointer: &str, state: &[u8]) -> impl Iterator<Item = Result<(), Error>> {
+fn each(
+    list: &[Hook],
+    pointer: &str,
+    state: &[u8],
+    bundle: &Path,
+) -> impl Iterator<Item = Result<(), Error>> {
     list.iter().enumerate().map(move |(index, hook)| {
-        one(hook, state).map_err(|(how, output)| Error::Hook {
+        one(hook, state, bundle).map_err(|(how, output)| Error::Hook {
             pointer: format!("{pointer}/{index}"),
             path: hook.path().clone(),
             how,
@@ -50,7 +56,7 @@ fn each(list: &[Hook], pointer: &str, state: &[u8]) -> impl Iterator<Item = Resu
     })
 }
 
-fn one(hook: &Hook, state: &[u8]) -> Result<(), (String, String)> {
+fn one(hook: &Hook, state: &[u8], bundle: &Path) -> Result<(), (String, String)> {
     let plain = |what: &str| {
         let what = what.to_owned();
         move |e: std::io::Error| (format!("could not be run: {what}: {e}"), String::new())
@@ -63,6 +69,10 @@ fn one(hook: &Hook, state: &[u8]) -> Result<(), (String, String)> {
     let mut command = Command::new(hook.path());
     if let Some(args) = hook.args().as_ref().filter(|args| !args.is_empty()) {
         command.arg0(&args[0]).args(&args[1..]);
+    }
+    // The bundle, as with runc; a poststop hook may come when it has gone already.
+    if bundle.is_dir() {
+        command.current_dir(bundle);
     }
     command.env_clear();
     for entry in hook.env().iter().flatten() {

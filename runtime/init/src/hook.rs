@@ -12,6 +12,8 @@ pub(crate) struct Hook<'a> {
     pub timeout_ms: u32,
     pub state: i32,
     pub output: i32,
+    /// Where it starts, if not in the current directory.
+    pub directory: Option<i32>,
 }
 
 /// Runs the hook and waits; anything but exit status 0 within the limit is a fault.
@@ -54,6 +56,9 @@ fn child(hook: &Hook<'_>) -> i32 {
         if sys::dup_onto(fd, stream).is_err() {
             return 126;
         }
+    }
+    if hook.directory.is_some_and(|directory| sys::fchdir(directory).is_err()) {
+        return 126;
     }
     if sys::close_range(3, u32::MAX, true).is_err() {
         return 126;

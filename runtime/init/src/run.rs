@@ -460,13 +460,14 @@ impl<'a> Child<'a> {
             }
 
             Step::HostHooks => self.ask(Kind::HostHooks, None),
-            Step::Hook { path, argv, envp, timeout_ms, state, output } => hook::run(&hook::Hook {
+            Step::Hook { path, argv, envp, timeout_ms, state, output, in_root } => hook::run(&hook::Hook {
                 path: self.text(path),
                 argv: self.vector(argv),
                 envp: self.vector(envp),
                 timeout_ms,
                 state: self.fd(state),
                 output: self.fd(output),
+                directory: in_root.then_some(self.root),
             }),
             Step::Home { uid } => {
                 // SAFETY: the parent made the buffer of this size for the child alone; nothing borrows it.

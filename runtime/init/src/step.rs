@@ -487,6 +487,8 @@ pub enum Step {
         state: Fd,
         /// Where its output goes, for the parent's error message.
         output: Fd,
+        /// Whether it starts in the container's root directory, not in the current one.
+        in_root: bool,
     },
     /// Look up the home directory of a user in the container's /etc/passwd, for [`Program::home`].
     Home {

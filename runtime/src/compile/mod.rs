@@ -259,7 +259,9 @@ pub(crate) fn push_hooks(
         let output = cx.plan.descriptor(Descriptor::HookOutput);
         let timeout_ms =
             hook.timeout().and_then(|s| u32::try_from(s).ok()).map_or(0, |s| s.saturating_mul(1000));
-        let step = Step::Hook { path, argv, envp, timeout_ms, state, output };
+        // As with runc: createContainer in the root directory, startContainer in the process's.
+        let in_root = status == "creating";
+        let step = Step::Hook { path, argv, envp, timeout_ms, state, output, in_root };
         cx.push(step, Origin::Element(pointer, index as u32));
     }
 }

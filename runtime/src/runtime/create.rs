@@ -236,7 +236,7 @@ impl Runtime {
     fn poststart(&self, record: &Record, spec: &Spec) -> Result<(), Error> {
         let Some(list) = spec.hooks().as_ref().and_then(|h| h.poststart().as_ref()) else { return Ok(()) };
         let state = state_json(record, "running", record.pid).to_string();
-        let result = hooks::run(list, "/hooks/poststart", state.as_bytes());
+        let result = hooks::run(list, "/hooks/poststart", state.as_bytes(), &record.bundle);
         if result.is_err() {
             super::delete::init_of(record).and_then(|init| self.end(record, init)).unwrap_or(());
         }
@@ -547,7 +547,7 @@ pub(super) fn host_hooks(spec: &Spec, record: &Record, pid: i32) -> Result<(), E
     let lists = [(hooks.prestart(), "/hooks/prestart"), (hooks.create_runtime(), "/hooks/createRuntime")];
     for (list, pointer) in lists {
         if let Some(list) = list {
-            hooks::run(list, pointer, state.as_bytes())?;
+            hooks::run(list, pointer, state.as_bytes(), &record.bundle)?;
         }
     }
     Ok(())

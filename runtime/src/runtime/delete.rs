@@ -129,7 +129,7 @@ impl Runtime {
         };
         let Some(list) = spec.hooks().as_ref().and_then(|h| h.poststop().as_ref()) else { return Vec::new() };
         let state = state_json(record, "stopped", 0).to_string();
-        hooks::run_all(list, "/hooks/poststop", state.as_bytes())
+        hooks::run_all(list, "/hooks/poststop", state.as_bytes(), &record.bundle)
     }
 
     /// Ends every process of the container, whose init is the given one if it lives.

@@ -294,7 +294,7 @@ fn procfs_and_sysfs_want_a_real_directory_and_stay_uncovered() {
         fs::remove_dir(c.bundle.rootfs().join(name)).unwrap();
         symlink("tmp", c.bundle.rootfs().join(name)).unwrap();
         let out = c.run("true");
-        refused(&out, "not a real directory");
+        refused(&out, "must be mounted on ordinary directory");
         refused(&out, pointer);
     }
     for destination in ["/proc", "/proc/sys/kernel", "/proc/1"] {

@@ -256,6 +256,25 @@ fn the_memory_policy_is_set_or_refused_by_name() {
     } else {
         refused(&out, "/linux/memoryPolicy");
     }
+    if std::path::Path::new("/proc/self/numa_maps").exists() {
+        for (policy, seen) in [
+            (json!({ "mode": "MPOL_DEFAULT" }), "default"),
+            (json!({ "mode": "MPOL_LOCAL" }), "local"),
+            (json!({ "mode": "MPOL_PREFERRED", "nodes": "0" }), "prefer:0"),
+            (json!({ "mode": "MPOL_PREFERRED_MANY", "nodes": "0" }), "prefer"),
+            (json!({ "mode": "MPOL_INTERLEAVE", "nodes": "0" }), "interleave:0"),
+            (json!({ "mode": "MPOL_WEIGHTED_INTERLEAVE", "nodes": "0" }), "weighted"),
+            (json!({ "mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"] }), "bind=static:0"),
+            (
+                json!({ "mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_RELATIVE_NODES"] }),
+                "bind=relative:0",
+            ),
+        ] {
+            c.set("/linux/memoryPolicy", policy.clone());
+            let found = c.see("head -n1 /proc/self/numa_maps | cut -d' ' -f2");
+            assert!(found.starts_with(seen), "{policy}: {found}");
+        }
+    }
     c.set("/linux/memoryPolicy", json!({ "mode": "MPOL_BIND", "nodes": "zero" }));
     refused(&c.run("true"), "/linux/memoryPolicy/nodes");
 }

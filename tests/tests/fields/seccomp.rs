@@ -68,6 +68,40 @@ fn arguments_decide() {
 }
 
 #[test]
+fn flags_are_taken_by_the_kernel() {
+    needs_root!();
+    for flags in [
+        json!(["SECCOMP_FILTER_FLAG_TSYNC"]),
+        json!(["SECCOMP_FILTER_FLAG_LOG"]),
+        json!(["SECCOMP_FILTER_FLAG_SPEC_ALLOW"]),
+        json!(["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"]),
+        json!([]),
+    ] {
+        let mut c = Container::new();
+        profile(&mut c, json!([rule(&["mkdir", "mkdirat"], "SCMP_ACT_ERRNO")]));
+        c.set("/linux/seccomp/flags", flags.clone());
+        let seen =
+            c.see("mkdir /tmp/x 2>&1; grep -E '^(Seccomp|Speculation_Store_Bypass):' /proc/self/status");
+        assert!(seen.contains("not permitted") && seen.contains("Seccomp:\t2"), "{flags}: {seen}");
+    }
+    let mut c = Container::new();
+    profile(&mut c, json!([rule(&["mkdir"], "SCMP_ACT_ERRNO")]));
+    c.set("/linux/seccomp/flags", json!(["SECCOMP_FILTER_FLAG_NONSENSE"]));
+    refused(&c.run("true"), "/linux/seccomp/flags/0");
+}
+
+#[test]
+fn calls_of_another_architecture_are_filtered_too() {
+    needs_root!();
+    let mut c = Container::new();
+    profile(&mut c, json!([rule(&["mkdir", "mkdirat"], "SCMP_ACT_ERRNO")]));
+    c.set("/linux/seccomp/architectures", json!(["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"]));
+    assert!(c.see("mkdir /tmp/x 2>&1 || true").contains("not permitted"));
+    c.set("/linux/seccomp/architectures", json!(["SCMP_ARCH_NONSENSE"]));
+    refused(&c.run("true"), "/linux/seccomp/architectures/0");
+}
+
+#[test]
 fn the_default_action_is_for_everything_else() {
     needs_root!();
     let Some(filter) = dhow_tests::bundle::default_seccomp() else { dhow_tests::skip!("no default profile") };

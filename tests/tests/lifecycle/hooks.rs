@@ -13,9 +13,9 @@ const KINDS: [&str; 6] =
 /// its name, the state it got, its namespaces, its arguments and environment.
 fn recorder(name: &str, log: &str) -> Value {
     let script = format!(
-        r#"state=$(cat); printf '{{"hook":"{name}","mnt":"%s","pid":"%s","uts":"%s","args":"%s","env":"%s","state":%s}}\n' \
+        r#"state=$(cat); printf '{{"hook":"{name}","mnt":"%s","pid":"%s","uts":"%s","args":"%s","env":"%s","cwd":"%s","state":%s}}\n' \
            "$(readlink /proc/self/ns/mnt)" "$(readlink /proc/self/ns/pid)" "$(readlink /proc/self/ns/uts)" \
-           "$0 $*" "$KEY$HOME$DHOW_TEST" "$state" >>{log}"#
+           "$0 $*" "$KEY$HOME$DHOW_TEST" "$(pwd)" "$state" >>{log}"#
     );
     // busybox is static: the same program runs in the container and outside.
     json!({ "path": "/bin/busybox", "args": ["sh", "-c", script, "zero", "one"], "env": ["KEY=value", "PATH=/bin:/usr/bin"] })
@@ -100,6 +100,12 @@ fn hooks_run_in_order_with_their_state_and_namespaces() {
         // args[0] is the hook's own; `$0` of `sh -c` is the first argument after the script.
         assert_eq!(record["args"], "zero one");
         assert_eq!(record["env"], "value", "the environment is the hook's own and nothing else");
+        let directory = match hook {
+            "createContainer" => c.bundle.rootfs(),
+            "startContainer" => "/".into(),
+            _ => c.bundle.path().to_owned(),
+        };
+        assert_eq!(record["cwd"], json!(directory), "{record}");
         let expected = match hook {
             "createContainer" | "startContainer" => [&mnt, &pidns, &uts],
             _ => [&own("mnt"), &own("pid"), &own("uts")],
