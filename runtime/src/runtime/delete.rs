@@ -27,6 +27,8 @@ pub(super) fn init_of(record: &Record) -> Result<Option<OwnedFd>, Error> {
         Ok(pidfd) => pidfd,
         // EINVAL: the number is that of a thread now.
         Err(Errno::SRCH | Errno::INVAL) => return Ok(None),
+        // That it is dead can be told without.
+        Err(_) if !is_alive(record.pid, record.start_time_ticks)? => return Ok(None),
         Err(Errno::NOSYS) => return Err(Error::MissingCall { call: "pidfd_open" }),
         Err(e) => {
             return Err(Error::System { action: "pidfd_open of the container's init", source: e.into() });
