@@ -49,6 +49,10 @@ lint: ## rustfmt, clippy with warnings as errors, the direction of dependencies
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo test -p dhow-tests --test dependencies
 
+.PHONY: conformance
+conformance: build ## suites of DHOW_RUNTIME_TOOLS and DHOW_CONTEST (checkouts), beside Debian's runc
+	DHOW_RUNTIME=$(RUNTIME) cargo run -q -p dhow-tests --bin conformance -- $(CONFORMANCE_FLAGS)
+
 VM_TESTS       ?= cgroup lifecycle
 VM_SHORT_TESTS ?= cgroup
 .PHONY: vm

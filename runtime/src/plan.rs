@@ -339,7 +339,8 @@ impl Plan {
             Step::ReadOnly { path } => format!("read-only /{}", s(path)),
             Step::RootReadOnly => "read-only root".into(),
             Step::WriteProc { path, value } => format!("write {:?} to /proc/{}", s(value), s(path)),
-            Step::PivotRoot => "pivot_root".into(),
+            Step::PivotRoot { shared: false } => "pivot_root".into(),
+            Step::PivotRoot { shared: true } => "pivot_root, the old root cut off from the host's".into(),
             Step::MoveRoot => "move the root over / and chroot".into(),
             Step::Chroot => "chroot".into(),
             Step::Terminal { socket, console, .. } => format!(

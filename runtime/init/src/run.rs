@@ -374,11 +374,16 @@ impl<'a> Child<'a> {
             Step::ReadOnly { path } => self.read_only(path),
             Step::RootReadOnly => sys::mount_setattr(self.root, c"", false, attr::RDONLY, 0, 0),
             Step::WriteProc { path, value } => self.write_proc(path, value),
-            Step::PivotRoot => {
+            Step::PivotRoot { shared } => {
+                let old = if shared { sys::open(c"/", O_PATH | libc::O_DIRECTORY)? } else { NONE };
                 // The new root covers the old one at the same place, which is then detached: no directory for
                 // the old root is needed.
                 sys::fchdir(self.root)?;
                 sys::pivot_root_here()?;
+                if shared {
+                    sys::mount_setattr(old, c"", true, 0, 0, sys::propagation::SLAVE)?;
+                    done(old);
+                }
                 sys::detach(c".")
             }
             Step::MoveRoot => {

@@ -322,7 +322,10 @@ pub enum Step {
         value: Str,
     },
     /// pivot_root into the root and detach the old one.
-    PivotRoot,
+    PivotRoot {
+        /// Mounts of the old root may be peers of the host's: they are cut off first, or the host would lose them.
+        shared: bool,
+    },
     /// Move the root over `/` and chroot (`--no-pivot`).
     MoveRoot,
     /// chroot into the root (a container without a mount namespace).

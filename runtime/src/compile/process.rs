@@ -108,6 +108,14 @@ pub(crate) fn compile(cx: &mut Context<'_>) {
         cx.mistake("/process", "is missing: there is nothing to start");
         return;
     };
+    execution_domain(cx);
+    before_user(cx, process);
+    user_and_program(cx, process, true);
+}
+
+/// Personality and memory policy: the container's, also for what is executed in it later.
+fn execution_domain(cx: &mut Context<'_>) {
+    let spec = cx.spec;
     let linux = spec.linux().as_ref();
     if let Some(personality) = linux.and_then(|l| l.personality().as_ref()) {
         let persona = match personality.domain() {
@@ -143,8 +151,6 @@ pub(crate) fn compile(cx: &mut Context<'_>) {
             None => cx.mistake("/linux/memoryPolicy/nodes", "is not a list of nodes such as `0-1,3`"),
         }
     }
-    before_user(cx, process);
-    user_and_program(cx, process, true);
 }
 
 /// exec: join the container, then what a container's process gets.
@@ -192,6 +198,7 @@ pub(crate) fn compile_exec(cx: &mut Context<'_>, exec: &ProcessOptions) {
     if has_label(process) {
         cx.push(Step::PrivateProc, Origin::Always("procfs"));
     }
+    execution_domain(cx);
     before_user(cx, process);
     user_and_program(cx, process, false);
 }

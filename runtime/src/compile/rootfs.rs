@@ -103,7 +103,8 @@ pub(crate) fn finish(cx: &mut Context<'_>, late: Vec<(Step, Origin)>) {
         cx.push(Step::RootReadOnly, Origin::Field("/root/readonly"));
     }
     cx.enter_cgroup();
-    let pivot = if cx.options.no_pivot { Step::MoveRoot } else { Step::PivotRoot };
+    let pivot =
+        if cx.options.no_pivot { Step::MoveRoot } else { Step::PivotRoot { shared: stays_shared(cx) } };
     cx.push(pivot, Origin::Always("root"));
     if let Some((kind, recursive)) = root_propagation(cx) {
         cx.push(Step::Propagation { kind, recursive }, Origin::Field("/linux/rootfsPropagation"));

@@ -241,6 +241,9 @@ fn the_personality_is_set() {
         assert_eq!(machine, "i686");
     }
     assert_eq!(c.see("cat /proc/self/personality"), "00000008");
+    c.start(":");
+    assert_eq!(c.exec("cat /proc/self/personality"), "00000008", "exec is in the container's domain");
+    let mut c = Container::new();
     c.set("/linux/personality", json!({ "domain": "LINUX" }));
     assert_eq!(c.see("cat /proc/self/personality"), "00000000");
 }
