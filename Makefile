@@ -67,10 +67,6 @@ vm-short: build ## the cgroup tests in one guest with cgroup v2
 crash: build ## SIGKILL at every system call of every verb (hours); `make test` takes a sample
 	DHOW_RUNTIME=$(RUNTIME) cargo run -q -p dhow-tests --bin crash -- $(CRASH_FLAGS)
 
-.PHONY: conformance
-conformance: build ## runtime-tools' and youki's suites beside runc (DHOW_RUNTIME_TOOLS, DHOW_CONTEST: checkouts)
-	DHOW_RUNTIME=$(RUNTIME) cargo run -q -p dhow-tests --bin conformance
-
 .PHONY: bench
 bench: bench-runtime ## all benchmarks
 
