@@ -12,11 +12,14 @@
 
 mod copy;
 mod hook;
+mod line;
 mod passwd;
+mod privileges;
 mod pty;
 mod rootfs;
 mod run;
 mod step;
+mod streams;
 mod sys;
 mod wire;
 

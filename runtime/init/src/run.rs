@@ -2,9 +2,12 @@
 
 use crate::copy;
 use crate::hook;
+use crate::line::{Line, until_nul};
+use crate::privileges::{FEW_GROUPS, ambient_set, bounding_set, session_keyring, set_many_groups};
 use crate::pty::{self, Pty};
 use crate::rootfs::{self, Missing, PROC_MAGIC};
 use crate::step::{Create, Fd, HOME_BYTES, List, Op, Program, Step, Str, VectorRef};
+use crate::streams::{null_streams, own_streams};
 use crate::sys::{self, CloneArgs, Fault, O_PATH, Outcome, SchedAttr, attr, done};
 use crate::wire::{ATTACHED, GO, Kind, Message};
 use core::cell::Cell;
@@ -866,18 +869,6 @@ impl<'a> Child<'a> {
     }
 }
 
-/// How many groups are set without the stack for all that there can be.
-const FEW_GROUPS: usize = 64;
-
-/// A function of its own: its frame is a quarter of a mebibyte, which nobody else shall pay for.
-#[inline(never)]
-#[cold]
-fn set_many_groups(groups: &[u64]) -> Outcome {
-    /// `NGROUPS_MAX`.
-    const MOST: usize = 65536;
-    sys::setgroups(groups, &mut [0u32; MOST])
-}
-
 fn set_path(buffer: &mut [u8; 4096], parts: &[&[u8]]) -> Outcome {
     let mut at = 0;
     for part in parts {
@@ -912,130 +903,4 @@ fn isolate_parent(path: &CStr) -> Outcome {
     let result = sys::mount_setattr(fd, c"", false, 0, 0, sys::propagation::PRIVATE);
     done(fd);
     result
-}
-
-/// A session keyring of its own, searchable by its user. A kernel or an outer seccomp profile without
-/// keyctl is no reason to fail.
-fn session_keyring(name: &CStr) -> Outcome {
-    /// Possessor: everything; user: view, read, search, link.
-    const PERMISSIONS: u32 = 0x3f1b_0000;
-    let key = match sys::join_session_keyring(name) {
-        Ok(key) => key,
-        Err(fault) if matches!(fault.errno, libc::ENOSYS | libc::EPERM | libc::EDQUOT) => return Ok(()),
-        Err(fault) => return Err(fault),
-    };
-    match sys::set_key_permissions(key, PERMISSIONS) {
-        Err(fault) if fault.errno == libc::EACCES => Ok(()),
-        other => other,
-    }
-}
-
-/// No file of the host stays behind for a stream that leads nowhere. The container's null device is checked like the
-/// host's; where there is none, or something else, the host's stays.
-fn null_streams() -> Outcome {
-    let mut own = NONE;
-    for stream in 0..3 {
-        if !sys::facts(stream, c"").is_ok_and(|facts| facts.is_null_device()) {
-            continue;
-        }
-        if own == NONE {
-            // Neither a FIFO nor a link in its place holds this up.
-            let flags = libc::O_RDWR | libc::O_NOFOLLOW | libc::O_NOCTTY;
-            let Ok(opened) = sys::open(c"/dev/null", flags) else { return Ok(()) };
-            if !sys::facts(opened, c"")?.is_null_device() {
-                sys::close(opened);
-                return Ok(());
-            }
-            own = opened;
-        }
-        sys::dup_onto(own, stream)?;
-    }
-    done(own);
-    Ok(())
-}
-
-/// The streams come from the caller, who may be another user: a container that runs as `uid` must be able to
-/// open /dev/stdout again. The null device stays the host's, and what cannot be changed (a read-only
-/// filesystem, an owner outside the user namespace) stays as it is.
-fn own_streams(uid: u32) -> Outcome {
-    for stream in 0..3 {
-        let Ok(facts) = sys::facts(stream, c"") else { continue };
-        if facts.uid == uid || facts.is_null_device() {
-            continue;
-        }
-        match sys::fchownat(stream, c"", uid, u32::MAX, sys::AT_EMPTY_PATH) {
-            Err(fault) if matches!(fault.errno, libc::EPERM | libc::EINVAL | libc::EROFS | libc::ENOENT) => {}
-            other => other?,
-        }
-    }
-    Ok(())
-}
-
-/// Drops what is not kept; the kernel says EINVAL behind its last capability.
-fn bounding_set(keep: u64) -> Outcome {
-    for capability in 0..64u64 {
-        if keep & 1 << capability != 0 {
-            continue;
-        }
-        match sys::prctl(libc::PR_CAPBSET_DROP, capability, 0) {
-            Err(fault) if fault.errno == libc::EINVAL => break,
-            other => other?,
-        }
-    }
-    Ok(())
-}
-
-fn ambient_set(ambient: u64) -> Outcome {
-    const AMBIENT: i32 = libc::PR_CAP_AMBIENT;
-    sys::prctl(AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as u64, 0)?;
-    for capability in 0..64u64 {
-        if ambient & 1 << capability != 0 {
-            sys::prctl(AMBIENT, libc::PR_CAP_AMBIENT_RAISE as u64, capability)?;
-        }
-    }
-    Ok(())
-}
-
-fn until_nul(bytes: &[u8]) -> &[u8] {
-    bytes.split(|&b| b == 0).next().unwrap_or(&[])
-}
-
-/// A line of text without an allocator; what does not fit is cut.
-struct Line {
-    buffer: [u8; 512],
-    len: usize,
-}
-
-impl Line {
-    fn new() -> Self {
-        Line { buffer: [0; 512], len: 0 }
-    }
-
-    fn text(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            if let Some(slot) = self.buffer.get_mut(self.len) {
-                *slot = byte;
-                self.len += 1;
-            }
-        }
-    }
-
-    fn number(&mut self, n: u32) {
-        let mut digits = [0u8; 10];
-        let mut at = digits.len();
-        let mut rest = n;
-        loop {
-            at -= 1;
-            digits[at] = b'0' + (rest % 10) as u8;
-            rest /= 10;
-            if rest == 0 {
-                break;
-            }
-        }
-        self.text(&digits[at..]);
-    }
-
-    fn bytes(&self) -> &[u8] {
-        &self.buffer[..self.len]
-    }
 }
