@@ -25,6 +25,10 @@ pub(crate) trait Parent {
     /// The container's process exists: told first, and once. It is in its cgroup when this returns; meanwhile it
     /// works on its mounts.
     fn cloned(&mut self, pid: i32, pidfd: BorrowedFd<'_>) -> Result<(), Error>;
+    /// What may be done while the child goes on; before any message of the child's is answered.
+    fn attached(&mut self, _pid: i32) -> Result<(), Error> {
+        Ok(())
+    }
     /// Write the id maps of its user namespace.
     fn map_ids(&mut self, pid: i32) -> Result<(), Error>;
     /// Run prestart and createRuntime.
@@ -264,10 +268,7 @@ fn handshake(
     let awaits_cgroup = plan.steps.contains(&Step::AwaitCgroup);
     let mut ready = false;
     if !two {
-        parent.cloned(child.pid, child.pidfd()?)?;
-        if awaits_cgroup {
-            tell(&socket, ATTACHED)?;
-        }
+        begin(parent, child, &socket, awaits_cgroup)?;
     }
     loop {
         let Received { message, fd, sender } = receive(&socket)?;
@@ -284,10 +285,7 @@ fn handshake(
             Message::Say(kind) => match kind {
                 Kind::Pid => {
                     adopt(child, sender)?;
-                    parent.cloned(child.pid, child.pidfd()?)?;
-                    if awaits_cgroup {
-                        tell(&socket, ATTACHED)?;
-                    }
+                    begin(parent, child, &socket, awaits_cgroup)?;
                 }
                 Kind::MapIds => {
                     parent.map_ids(child.pid)?;
@@ -317,6 +315,15 @@ fn handshake(
             },
         }
     }
+}
+
+/// The child is in its cgroup, and hears of it at once if it waits for that; the rest is done while it works.
+fn begin(parent: &mut dyn Parent, child: &Child, socket: &OwnedFd, awaits_cgroup: bool) -> Result<(), Error> {
+    parent.cloned(child.pid, child.pidfd()?)?;
+    if awaits_cgroup {
+        tell(socket, ATTACHED)?;
+    }
+    parent.attached(child.pid)
 }
 
 /// The second process takes the place of the first, which has done its part and is reaped.

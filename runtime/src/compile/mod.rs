@@ -222,7 +222,8 @@ pub(crate) fn host_hooks(cx: &mut Context<'_>) {
     let wanted = |list: &Option<Vec<Hook>>| list.as_ref().is_some_and(|l| !l.is_empty());
     let Some(hooks) = cx.spec.hooks() else { return };
     #[allow(deprecated)] // the specification still has them
-    if wanted(hooks.prestart()) || wanted(hooks.create_runtime()) {
+    // Hooks in the container wait for the parent as well: it writes the state that they read.
+    if wanted(hooks.prestart()) || wanted(hooks.create_runtime()) || wanted(hooks.create_container()) {
         cx.push(Step::HostHooks, Origin::Field("/hooks"));
     }
 }

@@ -622,6 +622,13 @@ impl Parent for HostSide<'_> {
             if !self.starts_in_cgroup {
                 cgroup.attach(pid).map_err(&failed)?;
             }
+        }
+        Ok(())
+    }
+
+    fn attached(&mut self, pid: i32) -> Result<(), Error> {
+        if let Some(cgroup) = &self.cgroup {
+            let failed = cgroup_error(&self.record.id);
             cgroup.apply(self.limits).map_err(&failed)?;
             if let Some(uid) = self.delegate_to {
                 cgroup.delegate(uid).map_err(&failed)?;
