@@ -32,6 +32,7 @@ impl Cgroup {
             location: location.clone(),
             groups: Vec::with_capacity(location.places.len()),
             pending: None,
+            restricted: false,
         };
         let result = match location.driver {
             Driver::Cgroupfs => cgroup.make_all(limits),
@@ -76,7 +77,16 @@ impl Cgroup {
                 group.dir = dir;
             }
         }
-        self.apply_early(limits)
+        self.apply_early(limits)?;
+        if self.location.version != Version::V2 {
+            // v1 takes the rules one by one, beginning with none allowed: a process that is in there already could not
+            // make the devices of its own /dev meanwhile. v2 takes one program, at once.
+            if let Some(policy) = &limits.devices {
+                self.restrict_devices(policy)?;
+                self.restricted = true;
+            }
+        }
+        Ok(())
     }
 
     /// Makes those directories of a systemd unit that systemd does not, and opens what it has made.

@@ -147,8 +147,8 @@ impl Cgroup {
     pub fn apply(&self, limits: &Limits) -> Result<(), Error> {
         self.write_all(limits, |w| !w.early)?;
         match &limits.devices {
-            Some(policy) => self.restrict_devices(policy),
-            None => Ok(()),
+            Some(policy) if !self.restricted => self.restrict_devices(policy),
+            _ => Ok(()),
         }
     }
 

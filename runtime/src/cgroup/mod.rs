@@ -71,6 +71,8 @@ pub struct Cgroup {
     groups: Vec<Group>,
     /// With the systemd driver, until the unit has been started.
     pending: Option<Box<systemd::Pending>>,
+    /// The device rules have been written when the cgroup was made.
+    restricted: bool,
 }
 
 impl Cgroup {
@@ -94,7 +96,7 @@ impl Cgroup {
             };
             groups.push(Group { place: place.clone(), dir, fresh: false });
         }
-        Ok(Cgroup { location: location.clone(), groups, pending: None })
+        Ok(Cgroup { location: location.clone(), groups, pending: None, restricted: false })
     }
 
     /// Where the container's cgroups are.

@@ -228,7 +228,7 @@ fn v2_cgroup(tree: &Tree, files: &[(&str, &str)]) -> Cgroup {
         unit: None,
     };
     let groups = vec![Group { place, dir: Dir::at(path), fresh: true }];
-    Cgroup { location, groups, pending: None }
+    Cgroup { location, groups, pending: None, restricted: false }
 }
 
 #[test]
