@@ -77,14 +77,22 @@ impl Cgroup {
                 group.dir = dir;
             }
         }
-        self.apply_early(limits)?;
-        if self.location.version != Version::V2 {
-            // v1 takes the rules one by one, beginning with none allowed: a process that is in there already could not
-            // make the devices of its own /dev meanwhile. v2 takes one program, at once.
-            if let Some(policy) = &limits.devices {
-                self.restrict_devices(policy)?;
-                self.restricted = true;
-            }
+        self.apply_early(limits)
+    }
+
+    /// Writes the device rules of v1, before [`Cgroup::attach`]: they are taken one by one, beginning with nothing
+    /// allowed, and a process that is in there already could not make its own devices meanwhile. v2 takes one program
+    /// at once, and systemd's units begin with their process: both are left to [`Cgroup::apply`].
+    ///
+    /// # Errors
+    /// [`Error::Limit`].
+    pub fn restrict(&mut self, limits: &Limits) -> Result<(), Error> {
+        if self.location.version == Version::V2 || self.location.driver == Driver::Systemd {
+            return Ok(());
+        }
+        if let Some(policy) = &limits.devices {
+            self.restrict_devices(policy)?;
+            self.restricted = true;
         }
         Ok(())
     }

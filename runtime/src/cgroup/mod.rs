@@ -2,7 +2,7 @@
 //!
 //! The order of work is: [`Layout::probe`] once, [`Location::resolve`] (pure; stored before anything is made),
 //! [`Limits::compile`] (pure; every mistake with its JSON pointer), [`Cgroup::create`], the process by
-//! [`Cgroup::clone_into`] or [`Cgroup::attach`], [`Cgroup::apply`], and at the end [`Cgroup::kill`] and [`Cgroup::remove`].
+//! [`Cgroup::clone_into`] or [`Cgroup::restrict`] and [`Cgroup::attach`], [`Cgroup::apply`], and at the end [`Cgroup::kill`] and [`Cgroup::remove`].
 //! `attach` and `apply` are apart because the first move of a process on v1 waits for an RCU grace period, which other
 //! work can overlap.
 //!
@@ -71,7 +71,7 @@ pub struct Cgroup {
     groups: Vec<Group>,
     /// With the systemd driver, until the unit has been started.
     pending: Option<Box<systemd::Pending>>,
-    /// The device rules have been written when the cgroup was made.
+    /// The device rules have been written by [`Cgroup::restrict`].
     restricted: bool,
 }
 

@@ -439,6 +439,7 @@ impl Prepared {
     pub(super) fn enter(&self, cgroup: Option<&mut Cgroup>, record: &Record, pid: i32) -> Result<(), Error> {
         if let Some(cgroup) = cgroup {
             let failed = cgroup_error(&record.id);
+            cgroup.restrict(&self.limits).map_err(&failed)?;
             cgroup.attach(pid).map_err(&failed)?;
             cgroup.apply(&self.limits).map_err(&failed)?;
             if let Some(uid) = delegated_to(&self.bundle.config.spec) {
@@ -620,6 +621,7 @@ impl Parent for HostSide<'_> {
         if let Some(cgroup) = &mut self.cgroup {
             let failed = cgroup_error(&self.record.id);
             if !self.starts_in_cgroup {
+                cgroup.restrict(self.limits).map_err(&failed)?;
                 cgroup.attach(pid).map_err(&failed)?;
             }
         }
